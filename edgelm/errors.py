@@ -1,0 +1,85 @@
+"""The tree of errors. Every message says what was expected, what was found and what to do.
+
+EdgelmError                     exit code 2: bad usage or input
+├── BundleError                 a .edgelm file that cannot be read
+├── CheckpointError             a model folder or hub id that cannot be read
+├── DataError                   a data file, or a text, that cannot be used
+├── DeviceUnavailable           what was asked for cannot run on this machine
+├── MissingExtra                an optional dependency is not installed
+├── RecipeError                 a recipe or device profile with a mistake in it
+└── BuildFailed                 exit code 1: the input was fine, the result is not
+├── ExportFailed            a converter failed or wrote something that does not load
+└── GateFailed              parity or accuracy outside the recipe's gates
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BuildFailed",
+    "BundleError",
+    "CheckpointError",
+    "DataError",
+    "DeviceUnavailable",
+    "EdgelmError",
+    "ExportFailed",
+    "GateFailed",
+    "MissingExtra",
+    "RecipeError",
+]
+
+
+class EdgelmError(Exception):
+    """Base of every error that edgelm raises on purpose.
+
+    Attributes:
+        exit_code: what the command line exits with when this error ends it.
+    """
+
+    exit_code = 2
+
+
+class BundleError(EdgelmError):
+    """A bundle that is missing, cut short, altered, or of a version this edgelm does not read."""
+
+
+class CheckpointError(EdgelmError):
+    """A checkpoint that is missing, damaged, or of an architecture that is not supported."""
+
+
+class DataError(EdgelmError):
+    """Data that cannot be read, or does not fit the model."""
+
+
+class DeviceUnavailable(EdgelmError):
+    """The device or engine asked for would not really be used on this machine."""
+
+
+class MissingExtra(EdgelmError):
+    """A part of edgelm needs packages that are not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Say what needs the extra, and the exact line that installs it.
+
+        Args:
+            what: the thing asked for, as it begins a sentence ("exporting to ONNX").
+            extra: the name of the extra in pyproject.toml.
+        """
+        super().__init__(f"{what} needs packages that are not installed: pip install 'edgelm[{extra}]'")
+
+
+class RecipeError(EdgelmError):
+    """A recipe or device profile that is not TOML, or has a wrong key or value."""
+
+
+class BuildFailed(EdgelmError):
+    """The input was fine but the result is not: nothing was left under the final name."""
+
+    exit_code = 1
+
+
+class ExportFailed(BuildFailed):
+    """A converter failed, or wrote an artifact that its engine does not load."""
+
+
+class GateFailed(BuildFailed):
+    """A variant differs from the original by more than the recipe allows."""

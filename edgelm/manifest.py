@@ -1,0 +1,270 @@
+"""The formats that cross the border: device profile, measured profile, and the manifest of a bundle.
+
+Each names its own version in ``schema``. Sizes are in bytes, times in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edgelm.schema import Strict
+
+__all__ = [
+    "Avoid",
+    "Baseline",
+    "Device",
+    "Figure",
+    "Format",
+    "Machine",
+    "Manifest",
+    "ModelInfo",
+    "Parity",
+    "Precision",
+    "Profile",
+    "Run",
+    "Score",
+    "Variant",
+]
+
+Format = Literal["onnx", "tflite"]
+Precision = Literal["fp32", "int8-dynamic"]
+
+
+class Figure(Strict, kw_only=True):
+    """A published or measured figure of a device, and where it comes from."""
+
+    name: str
+    value: float
+    unit: str
+    source: str
+
+
+class Avoid(Strict, kw_only=True):
+    """A precision that must not be used on a device, and why."""
+
+    precision: str
+    reason: str
+
+
+class Device(Strict, kw_only=True):
+    """A target device.
+
+    Attributes:
+        schema: the version of this format.
+        name: as on the command line; the file's name.
+        description: one line for people.
+        arch: instruction set family.
+        isa: extensions the device has that matter to the engines' kernels, as Linux names them in /proc/cpuinfo.
+        formats: what to write for it, best first.
+        precisions: what to write for it.
+        threads: what the runtime should use there.
+        width_multiple: FFN widths that its kernels like are multiples of this.
+        avoid: precisions that must not be used, with reasons.
+        figures: known figures, each with its source; what is unknown is absent.
+    """
+
+    schema: Literal["edgelm.device/1"]
+    name: str
+    description: str
+    arch: Literal["x86_64", "arm64"]
+    isa: tuple[str, ...] = ()
+    formats: tuple[Format, ...]
+    precisions: tuple[Precision, ...]
+    threads: Annotated[int, Meta(ge=1)]
+    width_multiple: Annotated[int, Meta(ge=1)]
+    avoid: tuple[Avoid, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+class Machine(Strict, kw_only=True):
+    """The machine a profile was measured on.
+
+    Attributes:
+        arch: ``x86_64``, ``arm64``, …
+        system: operating system and release.
+        cpu: the processor's name, as the system gives it.
+        isa: the extensions it reports that matter to the engines' kernels.
+        cores: physical cores that this process may use.
+        memory_bytes: that the system has.
+        versions: of Python, edgelm and the engines.
+    """
+
+    arch: str
+    system: str
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    versions: dict[str, str]
+
+
+class Run(Strict, kw_only=True):
+    """One measured series: a variant at one length. Raw samples; statistics are derived, never stored.
+
+    Attributes:
+        engine: ``onnxruntime``, ``litert``, … or ``pytorch`` for the original.
+        precision: of the variant.
+        tokens: length of the input.
+        batch: rows a request.
+        threads: the engine was given.
+        warmup: requests that were run first and not counted.
+        samples_ns: latency of each request.
+        peak_rss_bytes: highest resident memory of a fresh process that only loads and runs this variant.
+    """
+
+    engine: str
+    precision: str
+    tokens: int
+    batch: int
+    threads: int
+    warmup: int
+    samples_ns: tuple[int, ...]
+    peak_rss_bytes: int
+
+
+class Profile(Strict, kw_only=True):
+    """Runs of one bundle on one machine.
+
+    Attributes:
+        schema: the version of this format.
+        edgelm: the version that measured.
+        machine: where.
+        runs: what was measured.
+        load_start: 1-minute load average of the machine before the first sample.
+        load_end: and after the last.
+    """
+
+    schema: Literal["edgelm.profile/1"]
+    edgelm: str
+    machine: Machine
+    runs: tuple[Run, ...]
+    load_start: float
+    load_end: float
+
+
+class Score(Strict, kw_only=True):
+    """A task metric.
+
+    Attributes:
+        metric: ``accuracy``.
+        value: between 0 and 1.
+        n: rows it was measured on.
+    """
+
+    metric: str
+    value: float
+    n: int
+
+
+class Parity(Strict, kw_only=True):
+    """How close a variant is to the PyTorch module it was exported from.
+
+    Attributes:
+        rows: real texts compared, each both unpadded and padded.
+        max_abs_diff: largest absolute difference of any logit on them.
+        agreement: share of them with the same label.
+        kl: mean Kullback-Leibler divergence from the module's distribution, in nats.
+        hostile_rows: hostile inputs compared (empty, one token, over-long, emoji).
+        hostile_max_abs_diff: largest absolute difference of any logit on those.
+    """
+
+    rows: int
+    max_abs_diff: float
+    agreement: float
+    kl: float
+    hostile_rows: int
+    hostile_max_abs_diff: float
+
+
+class Variant(Strict, kw_only=True):
+    """One artifact in one precision.
+
+    Attributes:
+        engine: what runs it.
+        format: of the artifact.
+        precision: of the artifact.
+        file: its name in the bundle.
+        bytes: its size.
+        sha256: of its content, in hexadecimal.
+        lengths: token lengths it takes; empty when it takes any.
+        parity: against the module.
+        score: on the recipe's dev texts, if there were any with labels.
+    """
+
+    engine: str
+    format: Format
+    precision: Precision
+    file: str
+    bytes: int
+    sha256: str
+    lengths: tuple[int, ...]
+    parity: Parity
+    score: Score | None = None
+
+
+class ModelInfo(Strict, kw_only=True):
+    """The module that the variants were exported from.
+
+    Attributes:
+        source: the checkpoint, as the recipe named it.
+        parameters: how many.
+        dim: hidden width.
+        heads: of each layer.
+        ffn: neurons of each layer.
+        vocab: rows of the word embeddings.
+    """
+
+    source: str
+    parameters: int
+    dim: int
+    heads: tuple[int, ...]
+    ffn: tuple[int, ...]
+    vocab: int
+
+
+class Baseline(Strict, kw_only=True):
+    """The original, before compression, run by PyTorch in fp32.
+
+    Attributes:
+        bytes: size of the checkpoint's weights on disk.
+        parameters: how many.
+        agreement: of the compressed module with it, on the dev texts: the share with the same label.
+        score: of the original, on the dev texts, if they had labels.
+    """
+
+    bytes: int
+    parameters: int
+    agreement: float
+    score: Score | None = None
+
+
+class Manifest(Strict, kw_only=True):
+    """What is in a bundle.
+
+    Attributes:
+        schema: the version of this format.
+        edgelm: the version that wrote it.
+        created: UTC, ISO 8601.
+        task: ``text-classification``.
+        labels: by class index.
+        max_tokens: longer inputs are cut to this many tokens, special ones included, on every engine.
+        pad_token_id: what inputs are padded with.
+        device: the target it was built for.
+        model: the module it was exported from.
+        baseline: the original.
+        variants: the artifacts.
+    """
+
+    schema: Literal["edgelm.manifest/1"]
+    edgelm: str
+    created: str
+    task: Literal["text-classification"]
+    labels: tuple[str, ...]
+    max_tokens: int
+    pad_token_id: int
+    device: str
+    model: ModelInfo
+    baseline: Baseline
+    variants: tuple[Variant, ...]

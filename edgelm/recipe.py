@@ -1,0 +1,156 @@
+"""The recipe: a TOML file that says what to build. It is saved in the bundle.
+
+Paths in it are relative to the recipe. A key that is not known is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from edgelm.manifest import Format, Precision
+from edgelm.schema import Strict
+
+__all__ = ["DEFAULT_GATES", "Data", "Distill", "Export", "Gate", "Prune", "Recipe", "Vocab"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Data(Strict, kw_only=True):
+    """Where texts come from; paths are relative to the recipe. JSON lines with ``text`` and ``label``.
+
+    Attributes:
+        train: texts for importance scores, least-squares fitting and distillation.
+        dev: held-out texts that parity and accuracy are measured on.
+        unlabelled: further texts for distillation, one a line, or JSON lines with ``text``.
+    """
+
+    train: str | None = None
+    dev: str | None = None
+    unlabelled: tuple[str, ...] = ()
+
+
+class Vocab(Strict, kw_only=True):
+    """Vocabulary trimming: keep pieces that occur in the training text, and every single character.
+
+    Attributes:
+        min_count: a piece is kept if it occurs at least this often.
+    """
+
+    min_count: Positive = 1
+
+
+class Prune(Strict, kw_only=True):
+    """Structured pruning. Give ``macs``, or one shape for every layer (``heads``, ``ffn``).
+
+    Attributes:
+        macs: divide the multiply-accumulates of the encoder's linear layers by this; widths differ by layer.
+        heads: keep this many attention heads in every layer.
+        ffn: keep this many FFN neurons in every layer.
+        layers: keep only these layers, counted from 0.
+        multiple_of: FFN widths are rounded to a multiple of this (what the engines' kernels like).
+        samples: calibration texts to score on.
+        seed: which of the calibration texts are taken.
+    """
+
+    macs: Annotated[float, Meta(ge=1.0)] | None = None
+    heads: Positive | None = None
+    ffn: Positive | None = None
+    layers: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    multiple_of: Positive = 16
+    samples: Positive = 2048
+    seed: int = 0
+
+
+class Distill(Strict, kw_only=True):
+    """Distillation from the original.
+
+    Attributes:
+        epochs: passes over the training texts.
+        lr: peak learning rate of AdamW.
+        batch: texts a step; batches hold texts of one length.
+        warmup: share of the steps in which the learning rate rises from 0.
+        temperature: of the softened logits [Hinton 2015].
+        hidden: weight of the loss on the [CLS] hidden state of every layer.
+        dropout: probability, in the student.
+        mix: copies of the training texts, spliced pairwise, that are added in every epoch.
+        seed: of the order of texts, the dropout and the splicing.
+    """
+
+    epochs: Annotated[float, Meta(gt=0.0)] = 3.0
+    lr: Annotated[float, Meta(gt=0.0)] = 5e-4
+    batch: Positive = 32
+    warmup: Fraction = 0.06
+    temperature: Annotated[float, Meta(gt=0.0)] = 2.0
+    hidden: Annotated[float, Meta(ge=0.0)] = 1.0
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    mix: Annotated[int, Meta(ge=0)] = 0
+    seed: int = 0
+
+
+class Export(Strict, kw_only=True):
+    """What to write. What is not given is the device profile's choice.
+
+    Attributes:
+        device: name of a device profile.
+        formats: artifacts to write.
+        precisions: of each format.
+        lengths: token lengths of the TFLite signatures; the longest is the bundle's limit.
+    """
+
+    device: str
+    formats: tuple[Format, ...] | None = None
+    precisions: tuple[Precision, ...] | None = None
+    lengths: tuple[Annotated[int, Meta(ge=2)], ...] = (16, 32, 64, 128)
+
+
+class Gate(Strict, kw_only=True):
+    """How far a variant may be from the original before the build fails.
+
+    Attributes:
+        max_abs_diff: largest absolute difference of any logit, on real and on hostile text.
+        agreement: smallest share of real texts with the same label.
+        kl: largest mean Kullback-Leibler divergence from the original's distribution, in nats.
+        accuracy_loss: largest loss against the module it was exported from, in percentage points.
+    """
+
+    max_abs_diff: Annotated[float, Meta(ge=0.0)]
+    agreement: Fraction
+    kl: Annotated[float, Meta(ge=0.0)]
+    accuracy_loss: Annotated[float, Meta(ge=0.0)]
+
+
+DEFAULT_GATES: dict[Precision, Gate] = {
+    "fp32": Gate(max_abs_diff=1e-3, agreement=1.0, kl=1e-5, accuracy_loss=0.0),
+    "int8-dynamic": Gate(max_abs_diff=2.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
+}
+
+
+class Recipe(Strict, kw_only=True):
+    """What to build, from which checkpoint, for which device.
+
+    Attributes:
+        schema: the version of this format.
+        model: checkpoint folder, relative to the recipe, or hub id.
+        data: the texts.
+        vocab: vocabulary trimming, if any.
+        prune: structured pruning, if any.
+        distill: distillation, if any.
+        export: what to write; not needed by ``edgelm compress``.
+        gates: by precision; what is not given has the default.
+    """
+
+    schema: Literal["edgelm.recipe/1"]
+    model: str | None = None
+    data: Data = Data()
+    vocab: Vocab | None = None
+    prune: Prune | None = None
+    distill: Distill | None = None
+    export: Export | None = None
+    gates: dict[Precision, Gate] = {}  # noqa: RUF012 - msgspec copies it for each instance
+
+    def gate(self, precision: Precision) -> Gate:
+        """The gate of a precision: the recipe's, or the default."""
+        return self.gates.get(precision, DEFAULT_GATES[precision])
