@@ -1,0 +1,219 @@
+"""Our own encoder: DistilBERT's architecture with a width of its own for every layer.
+
+The forward pass equals transformers' DistilBertForSequenceClassification [Sanh 2019] and, with the token-type row
+folded into the positions, BertForSequenceClassification [Devlin 2019]. Two things are done for the engines:
+
+* the mask is an additive -1e4, not -3.4e38: the latter wrecks the ranges of static int8;
+* the last layer computes only the [CLS] row, the one row that the classifier reads. The logits are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Encoder", "EncoderConfig", "Layer", "frozen_eval", "linear_macs", "parameters"]
+
+MASKED = -1e4
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of an encoder with a sequence-classification head.
+
+    Attributes:
+        vocab_size: rows of the word embeddings.
+        dim: hidden width.
+        head_dim: width of one attention head.
+        heads: attention heads of each layer; may be 0, the sublayer is then a constant.
+        ffn: FFN neurons of each layer; may be 0, the sublayer is then a constant.
+        max_positions: longest input in tokens.
+        labels: names of the classes, by index.
+        head_activation: of the dense layer before the classifier: ``relu`` in DistilBERT, ``tanh`` in BERT.
+        layer_norm_eps: of every LayerNorm.
+        pad_token_id: what inputs are padded with.
+    """
+
+    vocab_size: int
+    dim: int
+    head_dim: int
+    heads: tuple[int, ...]
+    ffn: tuple[int, ...]
+    max_positions: int
+    labels: tuple[str, ...]
+    head_activation: Literal["relu", "tanh"] = "relu"
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+
+class _Bias(nn.Module):
+    """What is left of a sublayer that lost all of its heads or neurons: a constant, shape (dim,)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self) -> Tensor:
+        return self.bias
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.dim)
+        self.position = nn.Embedding(config.max_positions, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
+        out: Tensor = self.dropout(self.norm(x))
+        return out
+
+
+class _Attention(nn.Module):
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        if heads == 0:
+            self.out: nn.Module = _Bias(dim)
+            return
+        self.q = nn.Linear(dim, heads * head_dim)
+        self.k = nn.Linear(dim, heads * head_dim)
+        self.v = nn.Linear(dim, heads * head_dim)
+        self.out = nn.Linear(heads * head_dim, dim)
+
+    def forward(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        if self.heads == 0:
+            constant: Tensor = self.out()
+            return constant
+        q, k, v = (self._split(t) for t in (self.q(queries), self.k(x), self.v(x)))
+        rows = queries.shape[1]
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(-1, -1, rows, -1))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, t: Tensor) -> Tensor:
+        """(batch, tokens, heads * head_dim) to (batch, heads, tokens, head_dim)."""
+        return t.unflatten(2, (self.heads, self.head_dim)).transpose(1, 2)
+
+
+class _Ffn(nn.Module):
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        if width == 0:
+            self.down: nn.Module = _Bias(dim)
+            return
+        self.up = nn.Linear(dim, width)
+        self.down = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down() if self.width == 0 else self.down(functional.gelu(self.up(x)))
+        return out
+
+
+class Layer(nn.Module):
+    """One post-norm transformer layer."""
+
+    def __init__(self, config: EncoderConfig, index: int) -> None:
+        super().__init__()
+        self.attention = _Attention(config.dim, config.heads[index], config.head_dim)
+        self.attention_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.ffn = _Ffn(config.dim, config.ffn[index])
+        self.ffn_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor, bias: Tensor, *, cls_only: bool = False) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: float, shape (batch, tokens, dim).
+            bias: additive attention mask, float, shape (batch, 1, 1, tokens).
+            cls_only: compute the first row alone.
+
+        Returns:
+            Float, shape (batch, tokens, dim), or (batch, 1, dim) with ``cls_only``.
+        """
+        queries = x[:, :1] if cls_only else x
+        x = self.attention_norm(queries + self.dropout(self.attention(queries, x, bias)))
+        out: Tensor = self.ffn_norm(x + self.dropout(self.ffn(x)))
+        return out
+
+
+class Encoder(nn.Module):
+    """DistilBERT with per-layer widths and a sequence-classification head."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(len(config.heads)))
+        self.pooler = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(0.0)
+        self.classifier = nn.Linear(config.dim, len(config.labels))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            input_ids: int32 or int64, shape (batch, tokens).
+            attention_mask: same dtype and shape, 1 for tokens and 0 for padding.
+
+        Returns:
+            Logits, float32, shape (batch, classes).
+        """
+        for x in self.hidden_states(input_ids, attention_mask):
+            last = x
+        return self.classify(last)
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[Tensor]:
+        """The embeddings and each layer's output, one after the other; of the last layer, the [CLS] row alone."""
+        bias = attention_bias(attention_mask)
+        x = self.embeddings(input_ids)
+        yield x
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x, bias, cls_only=index == len(self.layers))
+            yield x
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Logits, shape (batch, classes), from the last hidden state, shape (batch, tokens, dim)."""
+        pooled = self.pooler(hidden[:, 0])
+        activate = torch.relu if self.config.head_activation == "relu" else torch.tanh
+        logits: Tensor = self.classifier(self.dropout(activate(pooled)))
+        return logits
+
+    def set_dropout(self, probability: float) -> None:
+        """Set the probability of every dropout in the model; it acts in training mode only."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+
+
+def attention_bias(attention_mask: Tensor) -> Tensor:
+    """Additive mask, float32, shape (batch, 1, 1, tokens): 0 for tokens, -1e4 for padding."""
+    return (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * MASKED
+
+
+def parameters(model: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def linear_macs(config: EncoderConfig) -> int:
+    """Multiply-accumulates a token of the encoder's linear layers, every row of every layer counted.
+
+    4 * dim * heads * head_dim + 2 * dim * ffn, summed over layers. The products QK^T and AV are left out.
+    """
+    attention = sum(4 * config.dim * heads * config.head_dim for heads in config.heads)
+    return attention + sum(2 * config.dim * width for width in config.ffn)
+
+
+def frozen_eval(model: Encoder) -> Encoder:
+    """The model itself in evaluation mode with gradients off."""
+    return model.eval().requires_grad_(False)
