@@ -89,14 +89,15 @@ class _Attention(nn.Module):
         self.out = nn.Linear(heads * head_dim, dim)
 
     def forward(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-        if self.heads == 0:
-            constant: Tensor = self.out()
-            return constant
+        out: Tensor = self.out() if self.heads == 0 else self.out(self.mix(queries, x, bias))
+        return out
+
+    def mix(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        """What the output projection reads: (batch, rows of ``queries``, heads * head_dim)."""
         q, k, v = (self._split(t) for t in (self.q(queries), self.k(x), self.v(x)))
         rows = queries.shape[1]
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.expand(-1, -1, rows, -1))
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return out
+        return mixed.transpose(1, 2).flatten(2)
 
     def _split(self, t: Tensor) -> Tensor:
         """(batch, tokens, heads * head_dim) to (batch, heads, tokens, head_dim)."""
@@ -114,8 +115,12 @@ class _Ffn(nn.Module):
         self.down = nn.Linear(width, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down() if self.width == 0 else self.down(functional.gelu(self.up(x)))
+        out: Tensor = self.down() if self.width == 0 else self.down(self.neurons(x))
         return out
+
+    def neurons(self, x: Tensor) -> Tensor:
+        """What the down projection reads: (batch, rows, width)."""
+        return functional.gelu(self.up(x))
 
 
 class Layer(nn.Module):

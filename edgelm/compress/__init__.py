@@ -1,0 +1,1 @@
+"""Compression: one file each, every one a function ``(model, config, texts) -> (model, report)``."""

@@ -1,0 +1,97 @@
+"""Vocabulary trimming: the word embeddings are the larger half of a pruned encoder, and a task uses few of its rows.
+
+Kept are the pieces that occur in the given texts, the special tokens, and every single character with its
+continuation. So a word whose pieces were all kept is cut as before (WordPiece takes the longest match, and that is
+still there), and any other word is cut into smaller pieces, never into ``[UNK]`` if it was not before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgelm.errors import CheckpointError
+from edgelm.model import Encoder
+from edgelm.recipe import Vocab
+
+__all__ = ["VocabReport", "trim"]
+
+
+@dataclass(frozen=True)
+class VocabReport:
+    """What trimming did.
+
+    Attributes:
+        rows: of the word embeddings (before, after).
+        unseen: kept rows that no given text uses: single characters and special tokens.
+    """
+
+    rows: tuple[int, int]
+    unseen: int
+
+
+def trim(
+    model: Encoder, tokenizer: bytes, config: Vocab, rows: Sequence[NDArray[np.int32]]
+) -> tuple[Encoder, bytes, VocabReport]:
+    """Trim the vocabulary of a copy of a model.
+
+    Args:
+        model: the encoder; it is not changed.
+        tokenizer: content of its ``tokenizer.json``; WordPiece.
+        config: what is kept.
+        rows: token ids of the texts that pieces are counted on.
+
+    Returns:
+        The model with fewer embedding rows, the new ``tokenizer.json``, and a report. Ids keep their order.
+
+    Raises:
+        CheckpointError: the tokenizer is not WordPiece.
+    """
+    described: dict[str, Any] = json.loads(tokenizer)
+    kind = described.get("model", {}).get("type")
+    if kind != "WordPiece":
+        raise CheckpointError(f"vocabulary trimming expects a WordPiece tokenizer, found {kind}")
+    counts = Counter(int(i) for row in rows for i in row)
+    vocab: dict[str, int] = described["model"]["vocab"]
+    special = {token["content"] for token in described["added_tokens"]}
+    prefix = described["model"]["continuing_subword_prefix"]
+    kept = [
+        piece
+        for piece, index in sorted(vocab.items(), key=lambda item: item[1])
+        if counts[index] >= config.min_count or piece in special or len(piece.removeprefix(prefix)) == 1
+    ]
+    new = {vocab[piece]: index for index, piece in enumerate(kept)}
+    trimmed = _with_rows(model, [vocab[piece] for piece in kept], new)
+    described["model"]["vocab"] = {piece: index for index, piece in enumerate(kept)}
+    for token in described["added_tokens"]:
+        token["id"] = new[token["id"]]
+    described["post_processor"] = _renumbered(described["post_processor"], new)
+    report = VocabReport((len(vocab), len(kept)), sum(not counts[vocab[piece]] for piece in kept))
+    return trimmed, json.dumps(described, ensure_ascii=False).encode(), report
+
+
+def _with_rows(model: Encoder, old: list[int], new: dict[int, int]) -> Encoder:
+    """A copy of the model with only these rows of the word embeddings."""
+    pad = new[model.config.pad_token_id]
+    trimmed = Encoder(replace(model.config, vocab_size=len(old), pad_token_id=pad))
+    state = model.state_dict()
+    state["embeddings.word.weight"] = state["embeddings.word.weight"][torch.tensor(old)]
+    trimmed.load_state_dict(state)
+    return trimmed.eval()
+
+
+def _renumbered(processor: Any, new: dict[int, int]) -> Any:
+    """The post-processor with new ids: ``TemplateProcessing`` lists them under ``ids``, ``Bert`` as [token, id]."""
+    if processor is None or processor["type"] not in ("TemplateProcessing", "BertProcessing"):
+        return processor
+    if processor["type"] == "BertProcessing":
+        return processor | {key: [processor[key][0], new[processor[key][1]]] for key in ("sep", "cls")}
+    tokens = {k: v | {"ids": [new[i] for i in v["ids"]]} for k, v in processor["special_tokens"].items()}
+    return processor | {"special_tokens": tokens}

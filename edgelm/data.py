@@ -1,0 +1,145 @@
+"""Task data in: JSON lines with ``text`` and ``label``, plain text, and batches of one exact length."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm.errors import DataError
+
+__all__ = ["Dataset", "by_length", "mixed", "read", "read_texts"]
+
+Rows = Sequence[NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Texts and, where known, their classes.
+
+    Attributes:
+        texts: in file order.
+        gold: int64, shape (rows,), class indices; None when the file has no labels.
+    """
+
+    texts: tuple[str, ...]
+    gold: NDArray[np.int64] | None
+
+
+def read(path: Path, labels: Sequence[str]) -> Dataset:
+    """Read JSON lines with ``text`` and, on every line or on none, ``label``.
+
+    Args:
+        path: UTF-8, one object a line, lines end with a newline alone: texts may hold other Unicode separators.
+        labels: the model's class names, by index.
+
+    Raises:
+        DataError: naming the line, and what was expected there.
+    """
+    texts: list[str] = []
+    gold: list[int] = []
+    index = {label: i for i, label in enumerate(labels)}
+    for number, line in _lines(path):
+        where = f"{path}, line {number}"
+        row = _object(line, where)
+        texts.append(row["text"])
+        if "label" in row:
+            gold.append(_class(row["label"], index, where))
+        if gold and len(gold) != len(texts):
+            raise DataError(f"{where}: expected a label on every line or on none")
+    if not texts:
+        raise DataError(f"{path}: expected JSON lines with 'text', found an empty file")
+    return Dataset(tuple(texts), np.array(gold, np.int64) if gold else None)
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """Read texts without labels: JSON lines with ``text`` when the name ends in ``.jsonl``, else one text a line.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    jsonl = path.suffix == ".jsonl"
+    return tuple(
+        str(_object(line, f"{path}, line {number}")["text"]) if jsonl else line for number, line in _lines(path)
+    )
+
+
+def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
+    """Batches of rows of one exact length, so that nothing is padded.
+
+    Args:
+        rows: token ids of each text.
+        size: rows a batch, at most.
+        order: row indices, in the order in which they are dealt out; file order by default.
+
+    Yields:
+        Indices into ``rows``, int64; a length's last batch may be smaller.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(rows)) if order is None else order.tolist():
+        group = groups[len(rows[index])]
+        group.append(index)
+        if len(group) == size:
+            yield np.array(group, np.int64)
+            group.clear()
+    yield from (np.array(group, np.int64) for group in groups.values() if group)
+
+
+def mixed(texts: Sequence[str], copies: int, seed: int) -> tuple[str, ...]:
+    """New unlabelled texts: the beginning of one joined to the end of another, cut between words.
+
+    Distillation needs text near the task's, not text with labels [TinyBERT, Jiao 2020, section 3.2]; splicing gives
+    it without another model.
+
+    Args:
+        texts: at least two.
+        copies: how many new texts for each old one.
+        seed: of the choice.
+    """
+    random = np.random.default_rng(seed)
+    words = [text.split() for text in texts]
+    spliced = []
+    for first, second in zip(
+        np.tile(np.arange(len(texts)), copies), random.integers(len(texts), size=len(texts) * copies), strict=True
+    ):
+        head, tail = words[first], words[second]
+        cut, start = random.integers(1, len(head) + 1), random.integers(0, max(1, len(tail)))
+        spliced.append(" ".join([*head[:cut], *tail[start:]]))
+    return tuple(spliced)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line that is not blank."""
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read: {exc.strerror}; expected a file of JSON lines") from exc
+    try:
+        decoded = content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{path}: expected UTF-8 text, found other bytes at offset {exc.start}") from exc
+    return ((number, line) for number, line in enumerate(decoded.split("\n"), start=1) if line.strip())
+
+
+def _object(line: str, where: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except ValueError as exc:
+        raise DataError(f"{where}: expected a JSON object with 'text', found something that is not JSON") from exc
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise DataError(f"{where}: expected a JSON object with a string under 'text'")
+    return row
+
+
+def _class(label: object, index: dict[str, int], where: str) -> int:
+    if isinstance(label, str) and label in index:
+        return index[label]
+    near = difflib.get_close_matches(str(label), index, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the first are {', '.join(list(index)[:5])}"
+    raise DataError(f"{where}: label '{label}' is not one of the model's {len(index)} labels; {hint}")
