@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from edgelm.errors import CheckpointError
 from edgelm.model import Encoder, EncoderConfig
@@ -229,9 +232,10 @@ def _tensors(folder: Path, source: str, kind: str) -> tuple[dict[str, Tensor], i
     try:
         if kind == "edgelm":
             return load_file(path), path.stat().st_size
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
+        with _quiet():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True
+            )
     except (SafetensorError, OSError, ValueError, RuntimeError) as exc:
         detail = " ".join(str(exc).split())[:200]
         raise CheckpointError(f"{source}: the weights cannot be read (cut short, or not there?): {detail}") from exc
@@ -239,6 +243,20 @@ def _tensors(folder: Path, source: str, kind: str) -> tuple[dict[str, Tensor], i
         raise CheckpointError(f"{source}: weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
     size = path.stat().st_size if path.is_file() else sum(p.numel() * 4 for p in model.parameters())
     return dict(model.state_dict()), size
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and reports of its own: what matters of them is raised here."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _pairs(ours: dict[str, Tensor], names: dict[str, str], layers: int) -> list[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Dataset", "by_length", "mixed", "read", "read_texts"]
+__all__ = ["Dataset", "by_length", "mixed", "read", "read_texts", "sample"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -68,6 +69,12 @@ def read_texts(path: Path) -> tuple[str, ...]:
     return tuple(
         str(_object(line, f"{path}, line {number}")["text"]) if jsonl else line for number, line in _lines(path)
     )
+
+
+def sample() -> Dataset:
+    """The texts that ship with edgelm, for where none are given: 200 of all kinds and lengths, without labels."""
+    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
+    return Dataset(tuple(line for line in content.split("\n") if line), None)
 
 
 def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:

@@ -189,7 +189,8 @@ class Variant(Strict, kw_only=True):
         bytes: its size.
         sha256: of its content, in hexadecimal.
         lengths: token lengths it takes; empty when it takes any.
-        parity: against the module.
+        parity: against the module it was exported from.
+        agreement: with the original, before compression: the share of the dev texts with the same label.
         score: on the recipe's dev texts, if there were any with labels.
     """
 
@@ -201,6 +202,7 @@ class Variant(Strict, kw_only=True):
     sha256: str
     lengths: tuple[int, ...]
     parity: Parity
+    agreement: float
     score: Score | None = None
 
 
@@ -230,13 +232,11 @@ class Baseline(Strict, kw_only=True):
     Attributes:
         bytes: size of the checkpoint's weights on disk.
         parameters: how many.
-        agreement: of the compressed module with it, on the dev texts: the share with the same label.
         score: of the original, on the dev texts, if they had labels.
     """
 
     bytes: int
     parameters: int
-    agreement: float
     score: Score | None = None
 
 

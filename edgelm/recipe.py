@@ -5,14 +5,32 @@ Paths in it are relative to the recipe. A key that is not known is an error, nev
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
+from edgelm.errors import RecipeError
 from edgelm.manifest import Format, Precision
-from edgelm.schema import Strict
+from edgelm.schema import Strict, decode
 
-__all__ = ["DEFAULT_GATES", "Data", "Distill", "Export", "Gate", "Prune", "Recipe", "Vocab"]
+__all__ = [
+    "DEFAULT_GATES",
+    "Data",
+    "Distill",
+    "Export",
+    "Gate",
+    "Located",
+    "Prune",
+    "Recipe",
+    "Vocab",
+    "override",
+    "read",
+]
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -154,3 +172,67 @@ class Recipe(Strict, kw_only=True):
     def gate(self, precision: Precision) -> Gate:
         """The gate of a precision: the recipe's, or the default."""
         return self.gates.get(precision, DEFAULT_GATES[precision])
+
+
+@dataclass(frozen=True)
+class Located:
+    """A recipe and the folder that its paths are relative to."""
+
+    recipe: Recipe
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        """A path of the recipe, from the current folder."""
+        return self.folder / name
+
+    def model(self) -> str:
+        """The checkpoint folder if there is one of this name, else the name itself, a hub id.
+
+        Raises:
+            RecipeError: the recipe names no model.
+        """
+        if self.recipe.model is None:
+            raise RecipeError('the recipe names no model: expected model = "FOLDER" or a hub id')
+        folder = self.path(self.recipe.model)
+        return str(folder) if folder.exists() else self.recipe.model
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Located:
+    """Read a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: ``section.key=value``; the value is TOML, or a string when it is not.
+
+    Raises:
+        RecipeError: it cannot be read, or a key or value is wrong.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise RecipeError(f"{path}: cannot be read: {exc.strerror}; expected a recipe in TOML") from exc
+    decode(raw, Recipe, source=str(path), error=RecipeError)
+    return Located(override(tomllib.loads(raw.decode()), overrides, source=str(path)), path.parent)
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str], *, source: str) -> Recipe:
+    """A recipe from plain values, some of them replaced; see ``read``."""
+    for item in overrides:
+        key, separator, value = item.partition("=")
+        *sections, leaf = key.strip().split(".")
+        if not separator or not leaf:
+            raise RecipeError(f"--set {item}: expected key=value, for instance distill.epochs=2")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"--set {item}: {section} is a value, not a section")
+        node[leaf] = _value(value.strip())
+    return decode(msgspec.json.encode(tree), Recipe, source=source, error=RecipeError)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

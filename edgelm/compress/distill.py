@@ -8,7 +8,7 @@ The original's answers are computed once. Batches hold texts of one length, so n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from edgelm.data import by_length
 from edgelm.model import Encoder
+from edgelm.progress import Advance
 from edgelm.recipe import Distill
 
-__all__ = ["DistillReport", "Progress", "distill", "steps"]
+__all__ = ["DistillReport", "distill", "steps"]
 
 Rows = Sequence[NDArray[np.int32]]
-Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def distill(
     teacher_rows: Rows,
     layers: tuple[int, ...],
     *,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> tuple[Encoder, DistillReport]:
     """Train the student, in place.
 
@@ -63,7 +63,7 @@ def distill(
         rows: token ids of the texts, as the student's tokenizer cuts them.
         teacher_rows: of the same texts, as the teacher's does.
         layers: for each of the student's layers, its index in the teacher.
-        progress: called after every step with (steps done, loss).
+        progress: called after every step.
     """
     torch.manual_seed(config.seed)
     random = np.random.default_rng(config.seed)
@@ -83,9 +83,9 @@ def distill(
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
             if progress:
-                progress(len(losses), losses[-1])
+                progress(1)
     student.set_dropout(0.0)
     student.eval().requires_grad_(False)
     tenth = max(1, total // 10)

@@ -6,7 +6,7 @@ Transformers", eq. 5]: the mean over texts of the squared gradient of that text'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from edgelm.data import by_length
 from edgelm.model import Encoder
+from edgelm.progress import Advance
 
 __all__ = ["Importance", "fisher"]
 
@@ -41,7 +42,7 @@ def fisher(
     gold: NDArray[np.int64] | None,
     *,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Importance:
     """Score every head and neuron.
 
@@ -65,7 +66,8 @@ def fisher(
                 handle.remove()
         classes = _sampled(logits, generator) if gold is None else torch.from_numpy(gold[batch])
         loss = functional.cross_entropy(logits, classes, reduction="sum")  # a sum: each text's gradient is its own
-        for total, gradient in zip(sums, torch.autograd.grad(loss, masks), strict=True):
+        gradients = torch.autograd.grad(loss, masks, materialize_grads=True)  # an empty sublayer's mask is not used
+        for total, gradient in zip(sums, gradients, strict=True):
             total += gradient.double().square().sum(0)
         if progress:
             progress(len(batch))

@@ -6,7 +6,7 @@ left is then fitted to the dense model's outputs (``reconstruct``). No gradient 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgelm.compress.importance import Importance, fisher
 from edgelm.compress.reconstruct import reconstruct
 from edgelm.errors import RecipeError
 from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
+from edgelm.progress import Advance
 from edgelm.recipe import Prune
 
 __all__ = ["PruneReport", "prune"]
@@ -48,7 +49,7 @@ def prune(
     rows: Sequence[NDArray[np.int32]],
     gold: NDArray[np.int64] | None,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> tuple[Encoder, PruneReport]:
     """Prune a copy of a model.
 

@@ -6,7 +6,7 @@ residual stream equals the dense one [Kwon 2022, section 3.3 tunes masks so; her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edgelm.data import by_length
 from edgelm.model import Encoder, Layer, attention_bias
+from edgelm.progress import Advance
 
 __all__ = ["reconstruct"]
 
@@ -30,7 +31,7 @@ def reconstruct(
     layers: tuple[int, ...],
     rows: Sequence[NDArray[np.int32]],
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Fit a pruned encoder's output projections, in place.
 

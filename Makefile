@@ -1,0 +1,42 @@
+# make demo · make test · make check. Set-up happens once, and again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+BIN := .venv/bin
+
+.PHONY: demo test check format wheel-test reference-checkpoint clean help
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgelm needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(PIP_FLAGS) --constraint constraints.txt setuptools
+	$(BIN)/pip install --quiet $(PIP_FLAGS) --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
+	@touch $@
+
+demo: .venv/.ready ## the whole job on the embedded example: build/assistant.edgelm and build/assistant.html
+	$(BIN)/edgelm build examples/assistant/recipe.toml --out build/assistant.edgelm --html build/assistant.html
+
+test: .venv/.ready ## every test; those marked "data" read the folder named by EDGELM_DATA
+	$(BIN)/python -m pytest
+
+check: .venv/.ready ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready ## let ruff rewrite the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-test: .venv/.ready ## build the wheel, install it alone in a clean environment, use it away from the checkout
+	bash .ci/wheel-test
+
+reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: TEACHER=folder DATA=folder
+	$(BIN)/edgelm compress $(TEACHER) --recipe examples/assistant/reference.toml \
+	  --set data.train=$(abspath $(DATA))/train.jsonl --set data.dev=$(abspath $(DATA))/dev.jsonl \
+	  --out examples/assistant/reference --json examples/assistant/reference.json
+
+clean: ## remove what was built, keep the environment
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,216 @@
+"""The one place that knows the order of the steps: compress → export → check → bundle → profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelm import baseline, bundle, checkpoint, data, devices
+from edgelm.check import Reference, check
+from edgelm.checkpoint import Checkpoint
+from edgelm.compress.distill import distill, steps
+from edgelm.compress.prune import prune
+from edgelm.compress.vocab import trim
+from edgelm.data import Dataset
+from edgelm.devices.machine import cores
+from edgelm.errors import DataError, RecipeError
+from edgelm.exporters import exporter
+from edgelm.manifest import Baseline, Device, Manifest, ModelInfo, Profile, Variant
+from edgelm.model import Encoder, parameters
+from edgelm.profile.measure import profile_bundle
+from edgelm.progress import Progress, silent
+from edgelm.recipe import Export, Located
+from edgelm.schema import encode
+from edgelm.text import Tokenizer
+
+__all__ = ["Compressed", "build", "compress", "export", "save"]
+
+GOLDEN_TEXTS = 8
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What compression leaves.
+
+    Attributes:
+        original: the checkpoint that went in.
+        model: the compressed encoder; the original's own when the recipe compresses nothing.
+        tokenizer: content of its ``tokenizer.json``.
+        max_tokens: longer texts are cut to this.
+        report: what each step did, by its name, as plain JSON values.
+    """
+
+    original: Checkpoint
+    model: Encoder
+    tokenizer: bytes
+    max_tokens: int
+    report: dict[str, Any]
+
+
+def compress(located: Located, *, progress: Progress = silent) -> Compressed:
+    """Trim the vocabulary, prune and distil, each if the recipe asks for it.
+
+    Raises:
+        EdgelmError: the checkpoint, the data or the recipe cannot be used.
+    """
+    plan = located.recipe
+    original = checkpoint.read(located.model())
+    limit = _limit(original.model, plan.export)
+    model, tokenizer, report = original.model, original.tokenizer, dict[str, Any]()
+    if plan.vocab is None and plan.prune is None and plan.distill is None:
+        return Compressed(original, model, tokenizer, limit, report)
+    train = _train(located, model.config.labels)
+    if plan.vocab is not None:
+        rows = _rows(model, tokenizer, limit, train.texts)
+        model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
+        report["vocab"] = asdict(trimmed)
+    layers = tuple(range(len(model.layers)))
+    if plan.prune is not None:
+        rows = _rows(model, tokenizer, limit, train.texts)
+        with progress("prune", 2 * min(len(rows), plan.prune.samples)) as advance:
+            model, pruned = prune(model, plan.prune, rows, train.gold, progress=advance)
+        layers, report["prune"] = pruned.layers, asdict(pruned)
+    if plan.distill is not None:
+        texts = _distillation_texts(located, train)
+        rows = _rows(model, tokenizer, limit, texts)
+        theirs = _rows(original.model, original.tokenizer, limit, texts)
+        with progress("distil", steps(rows, plan.distill)) as advance:
+            model, distilled = distill(model, original.model, plan.distill, rows, theirs, layers, progress=advance)
+        report["distill"] = asdict(distilled)
+    return Compressed(original, model, tokenizer, limit, report)
+
+
+def save(compressed: Compressed, folder: Path) -> None:
+    """Write a compressed checkpoint; nothing is left under its name unless all of it was written."""
+    with bundle.staged_dir(folder) as staging:
+        checkpoint.write(staging, compressed.model, compressed.tokenizer)
+
+
+def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
+    """Export to every format and precision, check each against the module and its gate, write the bundle.
+
+    Raises:
+        GateFailed: a variant is outside its gate; nothing is left under ``out``.
+        EdgelmError: a converter failed, or the data cannot be used.
+    """
+    with bundle.staged(out) as staging:
+        return _export(compressed, located, staging, progress)
+
+
+def build(
+    located: Located, out: Path, *, seconds: float, progress: Progress = silent
+) -> tuple[Manifest, Profile, Compressed]:
+    """Everything: the bundle is under ``out`` only when it was exported, checked and profiled.
+
+    Args:
+        located: the recipe.
+        out: the bundle to write.
+        seconds: to profile, at least so long for each length.
+        progress: shown while it runs.
+
+    Raises:
+        EdgelmError: as in ``compress`` and ``export``.
+    """
+    compressed = compress(located, progress=progress)
+    with bundle.staged(out) as staging:
+        manifest = _export(compressed, located, staging, progress)
+        original = baseline.extra(compressed.original, cores())
+        with progress("profile", 100) as advance:
+            profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=advance)
+        bundle.add(staging, "profile.json", encode(profile))
+    return manifest, profile, compressed
+
+
+def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:
+    wanted = located.recipe.export
+    if wanted is None:
+        raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
+    device = devices.load(wanted.device)
+    texts = _dev(located, compressed.model.config.labels)
+    original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
+    module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
+    variants, files = list[Variant](), dict[str, bytes]()
+    for form in wanted.formats or device.formats:
+        lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
+        with progress(f"export {form}", 1) as advance:
+            artifacts = exporter(form).export(compressed.model, wanted.precisions or device.precisions, lengths)
+            advance(1)
+        for precision, artifact in artifacts.items():
+            with progress(f"check {form} {precision}", len(texts.texts)) as advance:
+                variant = check(form, precision, artifact, lengths, module, original, located.recipe, advance)
+            variants.append(variant)
+            files[variant.file] = artifact
+    manifest = _manifest(compressed, original, device, tuple(variants))
+    texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": msgspec.toml.encode(located.recipe)}
+    bundle.write(staging, manifest, {**texts_of_it, "golden.json": _golden(module), **files})
+    return manifest
+
+
+def _manifest(compressed: Compressed, original: Reference, device: Device, variants: tuple[Variant, ...]) -> Manifest:
+    shape = compressed.model.config
+    return Manifest(
+        schema="edgelm.manifest/1",
+        edgelm=version("edgelm"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task="text-classification",
+        labels=shape.labels,
+        max_tokens=compressed.max_tokens,
+        pad_token_id=shape.pad_token_id,
+        device=device.name,
+        model=ModelInfo(
+            source=Path(compressed.original.source).name,
+            parameters=parameters(compressed.model),
+            dim=shape.dim,
+            heads=shape.heads,
+            ffn=shape.ffn,
+            vocab=shape.vocab_size,
+        ),
+        baseline=Baseline(
+            bytes=compressed.original.bytes, parameters=parameters(compressed.original.model), score=original.score
+        ),
+        variants=variants,
+    )
+
+
+def _golden(module: Reference) -> bytes:
+    """A few texts with the module's logits, so that any machine can check what it answers."""
+    rows = zip(module.texts.texts[:GOLDEN_TEXTS], module.rows, module.logits, strict=False)
+    golden = [{"text": text, "input_ids": ids.tolist(), "logits": logits.tolist()} for text, ids, logits in rows]
+    return msgspec.json.format(msgspec.json.encode({"schema": "edgelm.golden/1", "rows": golden}), indent=1)
+
+
+def _limit(model: Encoder, wanted: Export | None) -> int:
+    """The longest input: one limit for a bundle, so that a text has the same answer on every engine."""
+    return model.config.max_positions if wanted is None else min(model.config.max_positions, max(wanted.lengths))
+
+
+def _train(located: Located, labels: Sequence[str]) -> Dataset:
+    if located.recipe.data.train is None:
+        raise RecipeError("compression needs texts: expected data.train (JSON lines with 'text', best with 'label')")
+    return data.read(located.path(located.recipe.data.train), labels)
+
+
+def _dev(located: Located, labels: Sequence[str]) -> Dataset:
+    """The recipe's dev texts, or the sample that ships with edgelm."""
+    name = located.recipe.data.dev
+    return data.sample() if name is None else data.read(located.path(name), labels)
+
+
+def _distillation_texts(located: Located, train: Dataset) -> tuple[str, ...]:
+    plan = located.recipe
+    if plan.distill is None:
+        raise DataError("there is nothing to distil")
+    unlabelled = [text for name in plan.data.unlabelled for text in data.read_texts(located.path(name))]
+    return (*train.texts, *unlabelled, *data.mixed(train.texts, plan.distill.mix, plan.distill.seed))
+
+
+def _rows(model: Encoder, tokenizer: bytes, limit: int, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    return Tokenizer(tokenizer, max_tokens=limit, pad_token_id=model.config.pad_token_id).encode(list(texts))

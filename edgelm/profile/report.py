@@ -1,0 +1,74 @@
+"""The report: one HTML file that needs nothing else, with what was built, how it was checked and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from edgelm.errors import MissingExtra
+from edgelm.manifest import Manifest, Profile
+from edgelm.profile import headline, table
+
+try:
+    import jinja2
+
+    from edgelm.profile import charts
+except ModuleNotFoundError as exc:
+    raise MissingExtra("the HTML report", "report") from exc
+
+__all__ = ["render", "write"]
+
+
+def write(path: Path | str, manifest: Manifest, profile: Profile, *, title: str) -> None:
+    """Write the report. A file of that name is replaced, at once and as a whole.
+
+    Args:
+        path: the ``.html`` file.
+        manifest: of the bundle.
+        profile: of the bundle; with a run of the engine ``pytorch`` it compares with the original.
+        title: the page's heading.
+
+    Raises:
+        OSError: the file cannot be written there.
+    """
+    target, text = Path(path), render(manifest, profile, title=title)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)  # mkstemp lets nobody else read it, but a report is there to be read
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def render(manifest: Manifest, profile: Profile, *, title: str) -> str:
+    """The page as HTML; arguments as for ``write``."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(files("edgelm.profile").joinpath("report.html.jinja").read_text("utf-8"))
+    tokens = table.reference_length(profile)
+    return template.render(
+        title=title,
+        manifest=manifest,
+        profile=profile,
+        tokens=tokens,
+        fastest=headline.fastest(manifest, profile),
+        cards=headline.cards(manifest, profile),
+        tables={
+            "overview": table.overview(manifest, profile),
+            "parity": table.parity(manifest),
+            "latency": table.latency(profile),
+        },
+        charts={
+            "latency": charts.latency(manifest, profile),
+            "distribution": charts.distribution(manifest, profile, tokens),
+            "sizes": charts.sizes(manifest),
+        },
+        warnings=table.warnings(profile),
+        gigabytes=round(profile.machine.memory_bytes / 2**30, 1),
+    )

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from edgelm.compress.vocab import trim
+from edgelm.errors import CheckpointError
+from edgelm.recipe import Vocab
+
+WHOLE = Tokenizer.from_str(tiny.tokenizer_json().decode())
+COUNTED = ["turn the light on", "play music", "is it on"]
+ROWS = [np.array(WHOLE.encode(text).ids, np.int32) for text in COUNTED]
+MODEL = tiny.encoder()
+TRIMMED, RAW, REPORT = trim(MODEL, tiny.tokenizer_json(), Vocab(), ROWS)
+SMALL = Tokenizer.from_str(RAW.decode())
+KEPT_WORDS = sorted({word for text in COUNTED for word in text.split()})
+
+
+def test_unused_pieces_go_and_characters_stay() -> None:
+    pieces = SMALL.get_vocab()
+    assert "paris" not in pieces
+    assert "##ing" not in pieces
+    assert {"p", "##p", "9", "##9", "turn", "[MASK]"} <= set(pieces)
+    assert REPORT.rows == (WHOLE.get_vocab_size(), SMALL.get_vocab_size())
+    assert TRIMMED.config.vocab_size == SMALL.get_vocab_size() < WHOLE.get_vocab_size()
+    assert sorted(pieces.values()) == list(range(len(pieces)))
+
+
+@given(st.lists(st.sampled_from(KEPT_WORDS), max_size=12))
+def test_kept_words_are_cut_as_before(words: list[str]) -> None:
+    text = " ".join(words)
+    assert SMALL.encode(text).tokens == WHOLE.encode(text).tokens
+
+
+@settings(max_examples=200)
+@given(st.text(alphabet="abcxyz019?!. paris##ing\u00e9\u4e2d", max_size=30))
+def test_no_text_gains_an_unknown_token(text: str) -> None:
+    before, after = (t.encode(text).tokens.count("[UNK]") for t in (WHOLE, SMALL))
+    assert after == before
+
+
+def test_the_same_tokens_give_the_same_logits() -> None:
+    for text in COUNTED:
+        with torch.no_grad():
+            old, new = (torch.tensor([t.encode(text).ids]) for t in (WHOLE, SMALL))
+            expected = MODEL(old, torch.ones_like(old))
+            assert torch.equal(TRIMMED(new, torch.ones_like(new)), expected)
+
+
+@pytest.mark.parametrize("template", [True, False])
+def test_special_tokens_are_renumbered_everywhere(template: bool) -> None:
+    raw = json.loads(tiny.tokenizer_json())
+    words = raw["model"]["vocab"]
+    # a vocabulary whose special tokens, all but [PAD], come last, so that trimming moves them
+    pieces = sorted(words, key=lambda piece: (piece in tiny.SPECIAL[1:], words[piece]))
+    moved = {words[piece]: index for index, piece in enumerate(pieces)}
+    raw["model"]["vocab"] = {piece: moved[index] for piece, index in words.items()}
+    for token in raw["added_tokens"]:
+        token["id"] = moved[token["id"]]
+    for token in raw["post_processor"]["special_tokens"].values():
+        token["ids"] = [moved[index] for index in token["ids"]]
+    if not template:
+        raw["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", moved[3]], "cls": ["[CLS]", moved[2]]}
+    _, small, _ = trim(tiny.encoder(), json.dumps(raw).encode(), Vocab(), [])
+    cut = Tokenizer.from_str(small.decode()).encode("on")
+    assert cut.tokens == ["[CLS]", "o", "##n", "[SEP]"]
+    assert cut.ids[0] != moved[2]
+
+
+def test_a_tokenizer_of_another_kind_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="WordPiece tokenizer, found BPE"):
+        trim(MODEL, b'{"model": {"type": "BPE"}}', Vocab(), ROWS)

@@ -1,0 +1,51 @@
+"""Fixtures that more than one room needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgelm import data
+from edgelm.checkpoint import Checkpoint
+from edgelm.text import Tokenizer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread() -> None:
+    torch.set_num_threads(1)  # sums in another order would make runs differ
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real data sets; the test is skipped, and says so, where it is not given."""
+    folder = os.environ.get("EDGELM_DATA")
+    if not folder:
+        pytest.skip("EDGELM_DATA is not set: expected the folder with the real data sets")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def teachers(real_data: Path) -> Path:
+    """The folder with the fine-tuned teachers, beside the data."""
+    folder = real_data.parent / "models"
+    if not folder.is_dir():
+        pytest.skip(f"there are no teachers in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dev_texts(real_data: Path) -> Callable[[Checkpoint, int], tuple[torch.Tensor, torch.Tensor]]:
+    """(input_ids, attention_mask) of a teacher's first dev texts, padded."""
+
+    def batch(ours: Checkpoint, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        name = "clinc150" if len(ours.model.config.labels) == 150 else "sst2"
+        texts = data.read(real_data / name / "dev.jsonl", ours.model.config.labels).texts[:count]
+        tokenizer = Tokenizer(ours.tokenizer, max_tokens=128, pad_token_id=0)
+        ids, mask = tokenizer.batch(tokenizer.encode(list(texts)))
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    return batch
