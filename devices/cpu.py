@@ -73,14 +73,15 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def name(root: Path = _ROOT) -> str:
-    """The processor's name as the system gives it; on ARM, where Linux gives none, the cores' names."""
+    """The processor's name as the system gives it; on ARM Linux, the names of its cores and how many there are."""
     facts = list(_cpuinfo(root))
-    for key in ("model name", "Hardware"):
-        for field, value in facts:
-            if field == key and value:
-                return value
+    # First, because what some ARM systems give as the model ("ARMv8 Processor") or hardware (BCM2835 on every
+    # Raspberry Pi) says nothing.
     parts = _parts(facts)
-    return " + ".join(parts) if parts else platform.processor() or platform.machine() or "unknown"
+    if parts:
+        return " + ".join(parts)
+    models = [value for field, value in facts if field == "model name" and value]
+    return models[0] if models else platform.processor() or platform.machine() or "unknown"
 
 
 def isa(root: Path = _ROOT) -> tuple[str, ...]:

@@ -24,18 +24,15 @@ from edgelm.runtimes import Ids
 
 __all__ = ["extra", "main"]
 
-_TOKENS = 32
-
 
 def extra(original: Checkpoint, threads: int) -> Extra:
-    """The original as something to profile beside the variants.
-
-    Raises:
-        CheckpointError: it does not load in a fresh process.
-    """
+    """The original as something to profile beside the variants; its memory is that of ``main`` below."""
     torch.set_num_threads(threads)
     return Extra(
-        engine="pytorch", precision="fp32", run=_runner(original.model), peak_rss_bytes=_peak(original.source, threads)
+        engine="pytorch",
+        precision="fp32",
+        run=_runner(original.model),
+        peak_rss=lambda tokens: _peak(original.source, tokens, threads),
     )
 
 
@@ -62,8 +59,8 @@ def _runner(model: Encoder) -> Callable[[Ids, Ids], object]:
     return run
 
 
-def _peak(source: str, threads: int) -> int:
-    command = [sys.executable, "-m", "edgelm.baseline", source, str(_TOKENS), str(threads)]
+def _peak(source: str, tokens: int, threads: int) -> int:
+    command = [sys.executable, "-m", "edgelm.baseline", source, str(tokens), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]

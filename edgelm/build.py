@@ -22,11 +22,11 @@ from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, RecipeError
-from edgelm.exporters import exporter
+from edgelm.exporters import Report, Tell, exporter, log
 from edgelm.manifest import Baseline, Device, Manifest, ModelInfo, Profile, Variant
 from edgelm.model import Encoder, parameters
 from edgelm.profile.measure import profile_bundle
-from edgelm.progress import Progress, silent
+from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Export, Located
 from edgelm.schema import encode
 from edgelm.text import Tokenizer
@@ -123,8 +123,7 @@ def build(
     with bundle.staged(out) as staging:
         manifest = _export(compressed, located, staging, progress)
         original = baseline.extra(compressed.original, cores())
-        with progress("profile", 100) as advance:
-            profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=advance)
+        profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
         bundle.add(staging, "profile.json", encode(profile))
     return manifest, profile, compressed
 
@@ -140,9 +139,9 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
     variants, files = list[Variant](), dict[str, bytes]()
     for form in wanted.formats or device.formats:
         lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
-        with progress(f"export {form}", 1) as advance:
-            artifacts = exporter(form).export(compressed.model, wanted.precisions or device.precisions, lengths)
-            advance(1)
+        precisions = wanted.precisions or device.precisions
+        with progress(f"export {form}", len(precisions)) as advance:
+            artifacts = exporter(form).export(compressed.model, precisions, lengths, tell=_told(advance))
         for precision, artifact in artifacts.items():
             with progress(f"check {form} {precision}", len(texts.texts)) as advance:
                 variant = check(form, precision, artifact, lengths, module, original, located.recipe, advance)
@@ -152,6 +151,14 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
     texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": msgspec.toml.encode(located.recipe)}
     bundle.write(staging, manifest, {**texts_of_it, "golden.json": _golden(module), **files})
     return manifest
+
+
+def _told(advance: Advance) -> Tell:
+    def tell(report: Report) -> None:
+        log(report)
+        advance(1)
+
+    return tell
 
 
 def _manifest(compressed: Compressed, original: Reference, device: Device, variants: tuple[Variant, ...]) -> Manifest:

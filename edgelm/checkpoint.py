@@ -8,6 +8,7 @@ A compressed checkpoint keeps DistilBERT's tensor names. Where every layer has t
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,16 +248,21 @@ def _tensors(folder: Path, source: str, kind: str) -> tuple[dict[str, Tensor], i
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and reports of its own: what matters of them is raised here."""
+    """Keep transformers, and torchao if it is there, from reports of their own: what matters of them is raised here."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    others = {name: logging.getLogger(name).level for name in ("torchao", "torch.utils._pytree")}
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    for name in others:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+        for name, level in others.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _pairs(ours: dict[str, Tensor], names: dict[str, str], layers: int) -> list[tuple[str, Tensor]]:

@@ -1,69 +1,320 @@
-"""Words for people: arguments in, tables and JSON out. No logic lives here."""
+"""Words for people: arguments in, tables and JSON out. What is done is done elsewhere."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
 
-from edgelm import console
+from edgelm import console, show
+from edgelm.errors import DataError, EdgelmError, MissingExtra
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="edgelm",
     help="A fine-tuned DistilBERT in, one file out that runs it, small and fast, on the device you name, with proof.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write one JSON object; - for standard output.")
-]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
-EngineName = Annotated[str | None, typer.Option("--engine", help="Only this engine: onnxruntime, litert.")]
-PrecisionName = Annotated[str | None, typer.Option("--precision", help="Only this precision: fp32, int8-dynamic.")]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads for the engine; physical cores if not given.")
-]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .edgelm file.")]
+Argument, Option = typer.Argument, typer.Option
+BundlePath = Annotated[Path, Argument(metavar="BUNDLE", help="A .edgelm file.")]
+DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines with 'text' and 'label'.")]
+EngineName = Annotated[str | None, Option("--engine", help="Only this engine: onnxruntime or litert.")]
+Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a report for a browser.")]
+Json = Annotated[str | None, Option("--json", metavar="FILE", help="Write one JSON object; - is standard output.")]
+Lengths = Annotated[str | None, Option("--lengths", metavar="N,N", help="Token lengths, with commas between.")]
+ModelName = Annotated[str, Argument(metavar="MODEL", help="A checkpoint folder or a hub id.")]
+PrecisionName = Annotated[str | None, Option("--precision", help="Only this precision: fp32 or int8-dynamic.")]
+Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
+Threads = Annotated[int | None, Option("--threads", min=1, help="For the engine; physical cores if not given.")]
 
 
 @app.callback(invoke_without_command=True)
 def _root(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    context: typer.Context,
+    show_version: Annotated[bool, Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if show_version:
         console.out.print(version("edgelm"))
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        console.out.print(context.get_help(), markup=False)
 
 
 @app.command()
 def build(
-    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in TOML.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The bundle to write; build/NAME.edgelm if not given.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="The report to write; beside the bundle if not given.")
-    ] = None,
+    recipe_path: Annotated[Path, Argument(metavar="RECIPE", help="What to build, in TOML.")],
+    out: Annotated[Path | None, Option("--out", metavar="FILE", help="The bundle; build/NAME.edgelm.")] = None,
+    html: Html = None,
     overrides: Set = None,
     json_out: Json = None,
 ) -> None:
     """Compress, export, check, bundle, profile, report."""
-    from edgelm import recipe
-
-    steps = _build_side("edgelm build", "export")
-    located = recipe.read(recipe_path, overrides or [])
+    with _needs("edgelm build", "all"):
+        from edgelm import build as steps
+        from edgelm import recipe
+        from edgelm.profile import report
+    located = recipe.read(recipe_path, overrides or ())
     out = out or Path("build") / f"{recipe_path.resolve().parent.name}.edgelm"
-    html = html or out.with_suffix(".html")
     out.parent.mkdir(parents=True, exist_ok=True)
-    report = _report_side("edgelm build")
-    manifest, profile, compressed = steps.build(located, out, progress=console.progress)
+    manifest, profile, compressed = steps.build(located, out, seconds=3.0, progress=console.progress)
+    html = html or out.with_suffix(".html")
     report.write(html, manifest, profile, title=out.stem)
-    _emit(json_out, "build", steps.summary(out, manifest, profile, compressed) | {"report": str(html)})
-    ...
+    if json_out != "-":
+        show.built(manifest, profile, out, html)
+    _emit(json_out, "build", show.build_json(out, manifest, profile) | {"compression": compressed.report})
+
+
+@app.command()
+def compress(
+    model: ModelName,
+    out: Annotated[Path, Option("--out", metavar="DIR", help="The compressed checkpoint.")],
+    recipe_path: Annotated[Path | None, Option("--recipe", metavar="FILE", help="How, in TOML.")] = None,
+    data: DataFile = None,
+    macs: Annotated[float | None, Option("--macs", min=1.0, help="Divide the encoder's work by this.")] = None,
+    overrides: Set = None,
+    json_out: Json = None,
+) -> None:
+    """Trim the vocabulary, prune and distil: a smaller checkpoint."""
+    with _needs("edgelm compress", "compress"):
+        from edgelm import build as steps
+        from edgelm import recipe
+    given = [f"data.train={json.dumps(str(data.resolve()))}"] if data else []
+    given += [f"prune.macs={macs}"] if macs else []
+    overrides = [*given, *(overrides or ())]
+    located = recipe.read(recipe_path, overrides) if recipe_path else recipe.of(overrides)
+    compressed = steps.compress(located.with_model(model), progress=console.progress)
+    steps.save(compressed, out)
+    found = steps.summary(compressed, located)
+    if json_out != "-":
+        show.compressed(found, out)
+    _emit(json_out, "compress", {"out": str(out), **found})
+
+
+@app.command()
+def export(
+    model: ModelName,
+    device: Annotated[str, Option("--device", help="The target; edgelm devices lists them.")],
+    out: Annotated[Path, Option("--out", metavar="FILE", help="The bundle.")],
+    formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
+    precisions: Annotated[list[str] | None, Option("--precision", help="fp32 or int8-dynamic.")] = None,
+    lengths: Lengths = None,
+    data: DataFile = None,
+    json_out: Json = None,
+) -> None:
+    """Export a checkpoint, check every variant against it, bundle."""
+    with _needs("edgelm export", "export"):
+        from edgelm import build as steps
+        from edgelm import recipe
+    wanted = {"device": device, "formats": formats or None, "precisions": precisions or None}
+    wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
+    dev = {"dev": str(data.resolve())} if data else {}
+    located = recipe.of(data=dev, export={key: value for key, value in wanted.items() if value is not None})
+    located = located.with_model(model)
+    if data is None:
+        console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
+    manifest = steps.export(steps.compress(located), located, out, progress=console.progress)
+    if json_out != "-":
+        show.exported(manifest, out)
+    _emit(json_out, "export", show.build_json(out, manifest))
+
+
+@app.command()
+def run(
+    bundle: BundlePath,
+    texts: Annotated[list[str] | None, Argument(metavar="[TEXT]...", help="Lines of standard input if none.")] = None,
+    device: Annotated[str, Option("--device", help="auto or cpu.")] = "auto",
+    engine: EngineName = None,
+    precision: PrecisionName = None,
+    threads: Threads = None,
+    top_k: Annotated[int | None, Option("--top-k", min=1, help="This many labels a text.")] = None,
+    explain: Annotated[bool, Option("--explain", help="Say what runs where, and why.")] = False,
+    json_out: Json = None,
+) -> None:
+    """Answer: one label for each text."""
+    import edgelm
+
+    lines = list(texts) if texts else list(_stdin_lines())
+    with edgelm.load(bundle, device=device, engine=engine, precision=precision, threads=threads) as model:
+        found = model(lines) if top_k is None else model(lines, top_k=top_k)
+        facts = model.explain()
+    if explain:
+        console.err.print_json(json.dumps(facts))
+    if json_out != "-":
+        show.answers(lines, found)
+    _emit(json_out, "run", {"answers": found, "model": facts})
+
+
+@app.command("eval")
+def evaluate(
+    bundle: BundlePath,
+    data: Annotated[Path, Option("--data", metavar="FILE", help="JSON lines with 'text' and 'label'.")],
+    engine: EngineName = None,
+    precision: PrecisionName = None,
+    threads: Threads = None,
+    json_out: Json = None,
+) -> None:
+    """The task metric of each variant, on this machine."""
+    from edgelm.evaluate import evaluate_bundle
+
+    results = evaluate_bundle(
+        bundle, data, engine=engine, precision=precision, threads=threads, progress=console.progress
+    )
+    if json_out != "-":
+        show.scores(results)
+    _emit(json_out, "eval", {"results": results})
+
+
+@app.command()
+def profile(
+    bundle: BundlePath,
+    device: Annotated[str, Option("--device", help="auto or cpu.")] = "auto",
+    engine: EngineName = None,
+    precision: PrecisionName = None,
+    threads: Threads = None,
+    tokens: Annotated[str, Option("--tokens", metavar="N,N", help="Lengths to measure.")] = "16,32,64,128",
+    seconds: Annotated[float, Option("--seconds", min=0.0, help="For each length, at least.")] = 5.0,
+    html: Html = None,
+    json_out: Json = None,
+) -> None:
+    """Latency and memory of each variant, on this machine."""
+    from edgelm.bundle import Bundle
+    from edgelm.predictor import check_device
+    from edgelm.profile.measure import profile_bundle
+
+    check_device(device)
+    if html:
+        with _needs("the HTML report", "report"):
+            from edgelm.profile import report
+    measured = profile_bundle(
+        bundle,
+        engines=[engine] if engine else None,
+        precisions=[precision] if precision else None,
+        tokens=_numbers(tokens, "--tokens"),
+        threads=threads,
+        seconds=seconds,
+        progress=console.progress,
+    )
+    if html:
+        report.write(html, Bundle(bundle).manifest, measured, title=bundle.stem)
+    if json_out != "-":
+        show.profiled(measured)
+    _emit(json_out, "profile", show.profile_json(measured))
+
+
+@app.command()
+def inspect(bundle: BundlePath, json_out: Json = None) -> None:
+    """What is inside a bundle."""
+    from edgelm.bundle import Bundle
+
+    opened, size = Bundle(bundle), bundle.stat().st_size
+    if json_out != "-":
+        show.inspected(opened.manifest, bundle, size)
+    _emit(json_out, "inspect", show.inspect_json(opened.manifest, size))
+
+
+@app.command()
+def devices(
+    name: Annotated[str | None, Argument(metavar="[NAME]", help="One of them, in full.")] = None, json_out: Json = None
+) -> None:
+    """Known targets."""
+    from edgelm import devices as profiles
+    from edgelm.devices.machine import detect
+    from edgelm.schema import to_dict
+
+    here = detect()
+    chosen = [profiles.load(one) for one in ([name] if name else profiles.names())]
+    if json_out != "-":
+        show.device(chosen[0]) if name else show.devices(chosen, here)
+    _emit(json_out, "devices", {"devices": [to_dict(one) for one in chosen], "this_machine": here})
+
+
+@app.command()
+def doctor(json_out: Json = None) -> None:
+    """What this machine has and lacks."""
+    from edgelm.doctor import examine
+
+    found = examine()
+    if json_out != "-":
+        show.doctor(found)
+    _emit(json_out, "doctor", found)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done; 1 a gate failed; 2 bad usage or input, in one line; 130 interrupted."""
+    console.log_to_terminal()
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    except EdgelmError as exc:
+        code = _failed(str(exc), exc.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _failed("interrupted; nothing was left under the final name", 130)
+    except BrokenPipeError:  # `edgelm run … | head` is not an error, and flushing at exit must not make it one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as exc:
+        code = _failed(f"{exc.filename or 'input or output'}: {exc.strerror or exc}", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(message: str, code: int) -> int:
+    console.err.print(f"edgelm: {message}", style="red", markup=False, soft_wrap=True)
+    return code
+
+
+def _emit(target: str | None, command: str, found: dict[str, Any]) -> None:
+    """Write the JSON object of a command; ``-`` is standard output."""
+    if target is None:
+        return
+    text = json.dumps({"schema": f"edgelm.{command}/1", "edgelm": version("edgelm"), **found}, indent=1) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    from edgelm.bundle import staged
+
+    with staged(Path(target)) as staging:
+        staging.write_text(text, encoding="utf-8")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as exc:
+        raise DataError(f"{option} {text}: expected whole numbers with commas between, as in 16,32") from exc
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Lines of standard input that are not blank, as text."""
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as exc:
+            raise DataError(f"standard input, line {number}: expected UTF-8 text, found other bytes") from exc
+        if "\0" in text:
+            raise DataError(f"standard input, line {number}: expected text, found binary data")
+        if text.strip():
+            yield text
+
+
+@contextmanager
+def _needs(what: str, extra: str) -> Iterator[None]:
+    """Turn a missing package into the line that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").split(".")[0] == "edgelm":
+            raise
+        raise MissingExtra(what, extra) from exc

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -34,7 +35,7 @@ def log_to_terminal() -> None:
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal; elsewhere a line at the end, and one every 30 seconds until then."""
+    """A bar on a terminal; elsewhere a line at the beginning, one every 30 seconds and one at the end."""
     if err.is_terminal:
         columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err) as bar:
@@ -43,6 +44,7 @@ def progress(name: str, total: int) -> Iterator[Advance]:
         return
     start = last = time.monotonic()
     done = 0
+    err.print(f"{name} …")
 
     def advance(units: int) -> None:
         nonlocal done, last
@@ -57,7 +59,7 @@ def progress(name: str, total: int) -> Iterator[Advance]:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table that fits a terminal: the first two columns are words, the rest are numbers."""
-    made = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    made = Table(title=title, title_justify="left", title_style="italic", header_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index < 2 else "right")
     for row in rows:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm.data import Dataset
+from edgelm.bundle import Bundle
+from edgelm.data import Dataset, read
 from edgelm.errors import DataError
 from edgelm.manifest import Score
+from edgelm.predictor import load
+from edgelm.profile.measure import choose
 from edgelm.progress import Progress, silent
+from edgelm.schema import to_dict
 from edgelm.tasks import accuracy
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_bundle"]
 
 
 def evaluate(
@@ -43,3 +49,39 @@ def evaluate(
             parts.append(logits(texts))
             advance(len(texts))
     return accuracy(np.concatenate(parts), data.gold)
+
+
+def evaluate_bundle(
+    path: Path,
+    data: Path,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """The task metric of every variant of a bundle that can run on this machine.
+
+    Args:
+        path: the bundle.
+        data: JSON lines with ``text`` and ``label``.
+        engine: only this one.
+        precision: only this one.
+        threads: for the engine.
+        progress: shown while it runs.
+
+    Returns:
+        For each variant: ``engine``, ``precision``, ``metric``, ``value``, ``n``.
+
+    Raises:
+        EdgelmError: the bundle or the data cannot be used, or no variant of it runs here.
+    """
+    manifest = Bundle(path).manifest
+    dataset = read(data, manifest.labels)
+    results = []
+    for variant in choose(manifest, [engine] if engine else None, [precision] if precision else None):
+        chosen = {"engine": variant.engine, "precision": variant.precision}
+        with load(path, device="cpu", threads=threads, **chosen) as model:
+            score = evaluate(model.logits, dataset, name=f"eval {' '.join(chosen.values())}", progress=progress)
+        results.append(chosen | to_dict(score))
+    return results

@@ -28,6 +28,7 @@ __all__ = [
     "Prune",
     "Recipe",
     "Vocab",
+    "of",
     "override",
     "read",
 ]
@@ -181,6 +182,12 @@ class Located:
     recipe: Recipe
     folder: Path
 
+    def with_model(self, model: str) -> Located:
+        """The same recipe for this checkpoint: a folder, from the current one, or a hub id."""
+        path = Path(model)
+        name = str(path.resolve()) if path.exists() else model
+        return Located(msgspec.structs.replace(self.recipe, model=name), self.folder)
+
     def path(self, name: str) -> Path:
         """A path of the recipe, from the current folder."""
         return self.folder / name
@@ -213,6 +220,17 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Located:
         raise RecipeError(f"{path}: cannot be read: {exc.strerror}; expected a recipe in TOML") from exc
     decode(raw, Recipe, source=str(path), error=RecipeError)
     return Located(override(tomllib.loads(raw.decode()), overrides, source=str(path)), path.parent)
+
+
+def of(overrides: Sequence[str] = (), **keys: Any) -> Located:
+    """A recipe from keys alone, its paths relative to the current folder; see ``read``.
+
+    Args:
+        overrides: as for ``read``.
+        keys: the recipe's top-level keys; None counts as not given.
+    """
+    tree = {"schema": "edgelm.recipe/1", **{key: value for key, value in keys.items() if value is not None}}
+    return Located(override(tree, overrides, source="the command line"), Path())
 
 
 def override(tree: dict[str, Any], overrides: Sequence[str], *, source: str) -> Recipe:

@@ -36,7 +36,7 @@ def fastest(manifest: Manifest, profile: Profile) -> Variant:
 
 
 def cards(manifest: Manifest, profile: Profile) -> tuple[Card, ...]:
-    """Latency, size, task metric, answers unchanged, memory: those that are known."""
+    """Latency, size, task metric, labels unchanged, memory: those that are known."""
     variant, runs = fastest(manifest, profile), _runs(profile)
     run = runs.get((variant.engine, variant.precision))
     original = next((run for run in runs.values() if run.engine == table.ORIGINAL), None)
@@ -45,7 +45,7 @@ def cards(manifest: Manifest, profile: Profile) -> tuple[Card, ...]:
             *_latency(run, original),
             _size(manifest, variant),
             *_score(manifest, variant),
-            _agreement(manifest),
+            Card("Same label", table.percent(variant.agreement), "as the original gives, on the dev texts"),
             *_memory(run, original),
         ]
     )
@@ -56,13 +56,17 @@ def _latency(run: Run | None, original: Run | None) -> Iterator[Card]:
         time, beside = _p50(run), f"{run.tokens} tokens"
         if original is not None:
             before = _p50(original)
-            beside = f"{before / time:.1f}× faster than {table.milliseconds(before)} ms"
+            beside = f"{before / time:.1f}{table.TIMES} faster than {table.milliseconds(before)} ms"
         yield Card("Median latency", f"{table.milliseconds(time)} ms", beside)
 
 
 def _size(manifest: Manifest, variant: Variant) -> Card:
     before = manifest.baseline.bytes
-    return Card("Size", table.size(variant.bytes), f"{before / variant.bytes:.1f}× smaller than {table.size(before)}")
+    return Card(
+        "Size",
+        table.size(variant.bytes),
+        f"{before / variant.bytes:.1f}{table.TIMES} smaller than {table.size(before)}",
+    )
 
 
 def _score(manifest: Manifest, variant: Variant) -> Iterator[Card]:
@@ -76,17 +80,12 @@ def _score(manifest: Manifest, variant: Variant) -> Iterator[Card]:
         yield Card(score.metric.capitalize(), f"{score.value:.3f}", beside)
 
 
-def _agreement(manifest: Manifest) -> Card:
-    beside = "compressed module and original, dev texts"
-    return Card("Same label", table.percent(manifest.baseline.agreement), beside)
-
-
 def _memory(run: Run | None, original: Run | None) -> Iterator[Card]:
     if run is not None and run.peak_rss_bytes:
         beside = "a fresh process, at its peak"
         if original is not None and original.peak_rss_bytes:
             ratio = original.peak_rss_bytes / run.peak_rss_bytes
-            beside = f"{ratio:.1f}× less than {table.size(original.peak_rss_bytes)}"
+            beside = f"{ratio:.1f}{table.TIMES} less than {table.size(original.peak_rss_bytes)}"
         yield Card("Peak memory", table.size(run.peak_rss_bytes), beside)
 
 

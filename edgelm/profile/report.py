@@ -64,11 +64,19 @@ def render(manifest: Manifest, profile: Profile, *, title: str) -> str:
             "parity": table.parity(manifest),
             "latency": table.latency(profile),
         },
-        charts={
-            "latency": charts.latency(manifest, profile),
-            "distribution": charts.distribution(manifest, profile, tokens),
-            "sizes": charts.sizes(manifest),
-        },
+        charts=_charts(manifest, profile, tokens),
+        series=charts.series(manifest),
+        size=table.size,
         warnings=table.warnings(profile),
         gigabytes=round(profile.machine.memory_bytes / 2**30, 1),
     )
+
+
+def _charts(manifest: Manifest, profile: Profile, tokens: int) -> dict[str, str]:
+    """The charts by name; none when nothing was measured."""
+    if not profile.runs:
+        return {}
+    return {
+        "latency": charts.latency(manifest, profile),
+        "distribution": charts.distribution(manifest, profile, tokens),
+    }

@@ -8,7 +8,9 @@ from edgelm.manifest import Manifest, Profile, Run, Score
 from edgelm.profile import stats
 
 __all__ = [
+    "NONE",
     "ORIGINAL",
+    "TIMES",
     "Table",
     "latency",
     "markdown",
@@ -24,7 +26,12 @@ __all__ = [
 ORIGINAL = "pytorch"
 """The engine of the original in a profile."""
 
-_NONE = "–"
+NONE = "\N{EN DASH}"
+"""What stands in a cell without a value."""
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+"""What follows a factor."""
+
 _FEW = 100
 _BUSY = 0.5
 
@@ -56,13 +63,13 @@ def overview(manifest: Manifest, profile: Profile, tokens: int | None = None) ->
     runs = {(run.engine, run.precision): run for run in profile.runs if run.tokens == tokens}
     original = next((run for run in runs.values() if run.engine == ORIGINAL), None)
     base = manifest.baseline
-    rows = [("original", f"{ORIGINAL} fp32", size(base.bytes), _NONE, _score(base.score), *_speed(original, original))]
+    rows = [("original", f"{ORIGINAL} fp32", size(base.bytes), NONE, _score(base.score), *_speed(original, original))]
     rows += [
         (
             variant.engine,
             variant.precision,
             size(variant.bytes),
-            percent(variant.parity.agreement),
+            percent(variant.agreement),
             _score(variant.score),
             *_speed(runs.get((variant.engine, variant.precision)), original),
         )
@@ -152,26 +159,28 @@ def percent(share: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in megabytes of a million, or kilobytes below that."""
+    """Bytes in thousands, millions or thousand millions."""
     if count < 1_000_000:
         return f"{count / 1e3:.1f} kB"
+    if count >= 1_000_000_000:
+        return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.{1 if count < 100_000_000 else 0}f} MB"
 
 
 def _speed(run: Run | None, original: Run | None) -> tuple[str, str, str, str]:
     """Median, 90th percentile, how many times faster than the original, memory."""
     if run is None:
-        return _NONE, _NONE, _NONE, _NONE
+        return NONE, NONE, NONE, NONE
     p50, p90 = (stats.percentile_ms(run.samples_ns, percent) for percent in (50, 90))
-    times = f"{stats.percentile_ms(original.samples_ns, 50) / p50:.1f}×" if original else _NONE
+    times = f"{stats.percentile_ms(original.samples_ns, 50) / p50:.1f}{TIMES}" if original else NONE
     return milliseconds(p50), milliseconds(p90), times, _memory(run)
 
 
 def _memory(run: Run) -> str:
     """Peak memory, or nothing when it was not measured."""
-    return size(run.peak_rss_bytes) if run.peak_rss_bytes else _NONE
+    return size(run.peak_rss_bytes) if run.peak_rss_bytes else NONE
 
 
 def _score(score: Score | None) -> str:
     """A task metric with three digits."""
-    return f"{score.value:.3f}" if score else _NONE
+    return f"{score.value:.3f}" if score else NONE

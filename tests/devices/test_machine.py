@@ -119,8 +119,10 @@ def test_an_x86_processor_has_its_name_and_the_extensions_that_matter(tmp_path: 
 
 
 def test_an_arm_processor_is_named_by_the_parts_of_its_cores(tmp_path: Path) -> None:
-    core = "processor : {}\nFeatures : fp asimd crc32 asimddp\nCPU implementer : 0x41\nCPU part : {}\n\n"
+    core = "processor : {}\nmodel name : ARMv8 Processor rev 1 (v8l)\nFeatures : fp asimd crc32 asimddp\n"
+    core += "CPU implementer : 0x41\nCPU part : {}\n\n"
     text = core.format(0, "0xd05") + core.format(1, "0xd0b") + core.format(2, "0xd0b") + core.format(3, "0xfff")
+    text += "Hardware : BCM2835\n"
     root = lay(tmp_path, {"proc/cpuinfo": text})
     assert cpu.name(root) == "1x Cortex-A55 + 2x Cortex-A76 + 1x ARM 0x41 part 0xfff"
     assert cpu.isa(root) == ("asimd", "asimddp")

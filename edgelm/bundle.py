@@ -1,0 +1,184 @@
+"""The one file: a ZIP that any tool can open, with a manifest, the variants, the tokenizer, the recipe and proof.
+
+Variants are stored, not deflated, and begin on a page boundary, so that they can be mapped where they lie. Times in
+the archive are fixed: the same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from edgelm.errors import BundleError
+from edgelm.manifest import Manifest
+from edgelm.schema import decode, encode
+
+__all__ = ["Bundle", "add", "staged", "staged_dir", "write"]
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+_PAGE = 4096
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_LOCAL_HEADER = 30  # bytes, before the name and the extra field [PKWARE APPNOTE 4.3.7]
+_PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
+
+
+class Bundle:
+    """A bundle opened for reading.
+
+    Attributes:
+        path: the file.
+        manifest: what it holds.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open a bundle and check that all that its manifest lists is there.
+
+        Raises:
+            BundleError: it is missing, not a bundle, cut short, or of a version that this edgelm does not read.
+        """
+        self.path = Path(path)
+        with self._open() as archive:
+            names = archive.namelist()
+            raw = _entry(archive, MANIFEST, self.path)
+        for name in names:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise BundleError(f"{self.path}: holds an entry '{name}' that points out of it; do not use this file")
+        self.manifest = decode(raw, Manifest, source=f"{self.path}, {MANIFEST}", error=BundleError)
+        lost = {TOKENIZER, *(variant.file for variant in self.manifest.variants)} - set(names)
+        if lost:
+            raise BundleError(f"{self.path}: its manifest lists {', '.join(sorted(lost))}, which it does not hold")
+
+    def read(self, name: str) -> bytes:
+        """The content of an entry; of a variant, only if its hash is that of the manifest.
+
+        Raises:
+            BundleError: there is no such entry, or it was altered.
+        """
+        with self._open() as archive:
+            content = _entry(archive, name, self.path)
+        expected = next((v.sha256 for v in self.manifest.variants if v.file == name), None)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise BundleError(f"{self.path}: {name} is not what the manifest says (sha256); get the file again")
+        return content
+
+    @property
+    def tokenizer(self) -> bytes:
+        """Content of ``tokenizer.json``."""
+        return self.read(TOKENIZER)
+
+    @contextmanager
+    def _open(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                yield archive
+        except FileNotFoundError as exc:
+            raise BundleError(f"{self.path}: no such file; expected a .edgelm bundle") from exc
+        except OSError as exc:
+            raise BundleError(f"{self.path}: cannot be read: {exc.strerror or exc}") from exc
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as exc:
+            raise BundleError(f"{self.path}: not a bundle, or cut short ({exc}); copy or build it again") from exc
+
+
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a bundle at once and as a whole.
+
+    Args:
+        path: the file; one of that name is replaced.
+        manifest: written first.
+        files: entries by name.
+    """
+    variants = {variant.file for variant in manifest.variants}
+    with staged(path) as staging, zipfile.ZipFile(staging, "w") as archive:
+        for name, content in {MANIFEST: encode(manifest), **files}.items():
+            _put(archive, name, content, stored=name in variants)
+
+
+def add(path: Path, name: str, content: bytes) -> None:
+    """Add one entry to a bundle, which is replaced at once and as a whole.
+
+    Raises:
+        BundleError: the bundle has an entry of that name.
+    """
+    with staged(path) as staging:
+        shutil.copyfile(path, staging)
+        with zipfile.ZipFile(staging, "a") as archive:
+            if name in archive.namelist():
+                raise BundleError(f"{path}: already holds {name}")
+            _put(archive, name, content, stored=False)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, renamed to ``path`` when the context ends without an exception.
+
+    Args:
+        path: the final name; what is there stays until the rename.
+
+    Raises:
+        OSError: the folder is not there or cannot be written.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    staging = Path(name)
+    try:
+        yield staging
+        with staging.open("rb+") as file:
+            os.fsync(file.fileno())
+        staging.chmod(0o644)  # mkstemp lets nobody else read it
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_dir(path: Path) -> Iterator[Path]:
+    """The same for a folder; one of that name is replaced, and put back if the rename fails.
+
+    Raises:
+        OSError: the parent is not there or cannot be written.
+    """
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    old = staging.with_name(f"{staging.name}.old")
+    try:
+        yield staging
+        staging.chmod(0o755)
+        if path.exists():
+            path.rename(old)
+        try:
+            staging.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _entry(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError as exc:
+        raise BundleError(f"{path}: holds no {name}; expected a bundle made by edgelm") from exc
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as exc:
+        raise BundleError(f"{path}: {name} is damaged ({exc}); copy or build it again") from exc
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, stored: bool) -> None:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.external_attr = 0o644 << 16
+    entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    if stored and archive.fp is not None:
+        start = archive.fp.tell() + _LOCAL_HEADER + len(name.encode()) + 4  # 4: the extra field's own header
+        room = -start % _PAGE
+        entry.extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
+    archive.writestr(entry, content)

@@ -1,0 +1,190 @@
+"""What a command found, as JSON objects and as tables for a terminal. The JSON keys are a contract (docs/cli.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgelm import console
+from edgelm.manifest import Device, Manifest, Profile, Variant
+from edgelm.profile import stats, table
+from edgelm.schema import to_dict
+
+__all__ = [
+    "answers",
+    "build_json",
+    "built",
+    "device",
+    "devices",
+    "doctor",
+    "exported",
+    "inspected",
+    "profile_json",
+    "profiled",
+    "scores",
+]
+
+
+def build_json(out: Path, manifest: Manifest, profile: Profile | None = None) -> dict[str, Any]:
+    """``bundle``, ``baseline`` and ``variants[]``; with a profile, each with its ``runs[]``."""
+    runs = [stats.row(run) for run in profile.runs] if profile else []
+
+    def of(engine: str, precision: str) -> list[dict[str, Any]]:
+        return [run for run in runs if (run["engine"], run["precision"]) == (engine, precision)]
+
+    baseline = to_dict(manifest.baseline) | ({"runs": of(table.ORIGINAL, "fp32")} if profile else {})
+    variants = [to_dict(v) | ({"runs": of(v.engine, v.precision)} if profile else {}) for v in manifest.variants]
+    machine = {"machine": to_dict(profile.machine)} if profile else {}
+    return {"bundle": str(out), "baseline": baseline, "variants": variants, **machine}
+
+
+def profile_json(profile: Profile) -> dict[str, Any]:
+    """``runs[]`` with their statistics, beside the raw samples that they are derived from, and ``machine``."""
+    runs = [stats.row(run) | {"samples_ns": list(run.samples_ns)} for run in profile.runs]
+    return {"runs": runs, "machine": to_dict(profile.machine), "load": [profile.load_start, profile.load_end]}
+
+
+def inspect_json(manifest: Manifest, size: int) -> dict[str, Any]:
+    """The manifest, whose ``variants[]`` have engine, precision, bytes and parity, and the size of the file."""
+    return to_dict(manifest) | {"bytes": size}
+
+
+def built(manifest: Manifest, profile: Profile, out: Path, html: Path) -> None:
+    """The table that ends a build, in words that a newcomer understands, and what to try next."""
+    _print(table.overview(manifest, profile))
+    base = manifest.baseline
+    console.out.print(
+        f"\n[bold]{out}[/bold] holds {len(manifest.variants)} variants of one model of "
+        f"{manifest.model.parameters / 1e6:.1f} M parameters, from {base.parameters / 1e6:.1f} M. "
+        "Agreement: how often it answers as the original does."
+    )
+    for warning in table.warnings(profile):
+        console.err.print(f"[yellow]note:[/yellow] {warning}")
+    console.out.print(
+        f'\nTry next:\n  edgelm run {out} "how much money do i have in my account"\n'
+        f"  edgelm profile {out} --html {html}\n  edgelm inspect {out}\n\nThe report: {html}"
+    )
+
+
+def exported(manifest: Manifest, out: Path) -> None:
+    """Each variant with its size, parity and score."""
+    _print(table.parity(manifest))
+    _print(_sizes(manifest))
+    console.out.print(f'\n[bold]{out}[/bold]: edgelm run {out} "some text"')
+
+
+def inspected(manifest: Manifest, path: Path, size: int) -> None:
+    """What is inside a bundle."""
+    model = manifest.model
+    labels = ", ".join(manifest.labels[:6]) + (", …" if len(manifest.labels) > 6 else "")
+    facts = [
+        ("file", f"{path}, {table.size(size)}"),
+        ("made", f"{manifest.created} by edgelm {manifest.edgelm}, for {manifest.device}"),
+        ("task", f"{manifest.task}, {len(manifest.labels)} labels: {labels}"),
+        (
+            "model",
+            f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim}, vocabulary {model.vocab}",
+        ),
+        ("heads", " ".join(map(str, model.heads))),
+        ("FFN", " ".join(map(str, model.ffn))),
+        ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
+    ]
+    _facts(facts)
+    _print(_sizes(manifest))
+    _print(table.parity(manifest))
+
+
+def profiled(profile: Profile) -> None:
+    """Every run, the machine, and what to know before trusting them."""
+    _print(table.latency(profile))
+    machine = profile.machine
+    console.out.print(f"{machine.cpu}, {machine.cores} cores, {machine.system}")
+    for warning in table.warnings(profile):
+        console.err.print(f"[yellow]note:[/yellow] {warning}")
+
+
+def scores(results: Iterable[dict[str, Any]]) -> None:
+    """The task metric of each variant."""
+    rows = [(r["engine"], r["precision"], f"{r['value']:.4f}", str(r["n"])) for r in results]
+    console.out.print(console.table("", ("engine", "precision", "accuracy", "texts"), rows))
+
+
+def answers(texts: Sequence[str], found: Sequence[Any]) -> None:
+    """One line for each text."""
+    for text, answer in zip(texts, found, strict=True):
+        several = answer if isinstance(answer, list) else [answer]
+        words = ", ".join(f"{one['label']} {one['score']:.3f}" for one in several)
+        console.out.print(f"{words}\t{text}", markup=False, soft_wrap=True)
+
+
+def devices(known: Iterable[Device], here: str) -> None:
+    """Known targets; the one that this machine is stands out."""
+    rows = [
+        (d.name + (" (this machine)" if d.name == here else ""), d.description, ", ".join(d.precisions), str(d.threads))
+        for d in known
+    ]
+    console.out.print(console.table("", ("device", "what it is", "precisions", "threads"), rows))
+
+
+def device(one: Device) -> None:
+    """One target, each figure with its source."""
+    facts = [
+        ("device", f"{one.name}: {one.description}"),
+        ("needs", f"{one.arch} with {', '.join(one.isa) or 'nothing special'}"),
+        ("writes", f"{', '.join(one.formats)} in {', '.join(one.precisions)}; {one.threads} threads"),
+        ("widths", f"multiples of {one.width_multiple}"),
+        *(("avoids", f"{avoid.precision}: {avoid.reason}") for avoid in one.avoid),
+    ]
+    _facts(facts)
+    for figure in one.figures:
+        console.out.print(f"\n{figure.name}: {figure.value:g} {figure.unit}", markup=False)
+        console.out.print(f"  {figure.source}", markup=False, soft_wrap=True)
+
+
+def doctor(found: dict[str, Any]) -> None:
+    """What this machine has and lacks, with the line that mends it."""
+    machine = found["machine"]
+    _facts(
+        [
+            ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['arch']}, {machine['system']}"),
+            ("isa", ", ".join(machine["isa"]) or "nothing special"),
+            ("device", found["device"] or "no profile fits: give --device by name"),
+            ("memory", f"{table.size(found['memory_free_bytes'])} free of {table.size(machine['memory_bytes'])}"),
+            ("disk", f"{table.size(found['disk_free_bytes'])} free here"),
+            ("cache", f"{found['cache']['folder']}, {'writable' if found['cache']['writable'] else 'NOT writable'}"),
+        ]
+    )
+    engines = [(e["engine"], e["version"] or table.NONE, e["cure"] or "ready") for e in found["engines"]]
+    console.out.print(console.table("", ("engine", "version", "state"), engines))
+    extras = [(e["extra"], "installed" if e["installed"] else f"missing: {e['install']}") for e in found["extras"]]
+    console.out.print(console.table("", ("extra", "state"), extras))
+
+
+def _sizes(manifest: Manifest) -> table.Table:
+    rows = tuple(
+        (
+            v.engine,
+            v.precision,
+            v.file,
+            table.size(v.bytes),
+            _lengths(v),
+            f"{v.score.value:.4f}" if v.score else table.NONE,
+        )
+        for v in manifest.variants
+    )
+    return table.Table("variants", ("engine", "precision", "file", "size", "tokens", "accuracy"), rows)
+
+
+def _lengths(variant: Variant) -> str:
+    return " ".join(map(str, variant.lengths)) or "any"
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> None:
+    for name, value in facts:
+        console.out.print(f"[bold]{name:<8}[/bold]", end="")
+        console.out.print(value, markup=False)
+
+
+def _print(made: table.Table) -> None:
+    console.out.print(console.table(made.title, made.columns, made.rows))

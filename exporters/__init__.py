@@ -1,0 +1,142 @@
+"""Formats: one module each, all with the same verbs. A new format is one file here and one line in ``EXPORTERS``."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgelm.errors import MissingExtra, RecipeError
+from edgelm.manifest import Precision
+
+if __name__ != "edgelm.exporters":
+    raise ImportError("use edgelm.exporters: imported from the checkout, this would be a second copy")
+
+if TYPE_CHECKING:
+    from edgelm.model import Encoder
+
+__all__ = ["EXPORTERS", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
+
+# onnxruntime's wheels report usage unless this is set before they are imported, and its quantizer imports them
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an artifact came about.
+
+    Attributes:
+        format: of the artifact.
+        precision: of the artifact.
+        bytes: its size.
+        nodes: operators in it, of one signature where it has several.
+        seconds: it took to write and to try out.
+        notes: what did not go as usual, one sentence each; the artifact is good nevertheless.
+    """
+
+    format: str
+    precision: Precision
+    bytes: int
+    nodes: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+Tell = Callable[[Report], None]
+"""Called with the report of each artifact."""
+
+
+def log(report: Report) -> None:
+    """A ``Tell`` that logs, under the name ``edgelm``: notes as warnings, the rest as information."""
+    logger, name = logging.getLogger("edgelm"), f"{report.format} {report.precision}"
+    logger.info("%s: %d bytes, %d nodes, %.1f s", name, report.bytes, report.nodes, report.seconds)
+    for note in report.notes:
+        logger.warning("%s: %s", name, note)
+
+
+class Exporter(Protocol):
+    """What a module of this package offers."""
+
+    ENGINE: str
+    """The engine that runs its artifacts; see ``edgelm.runtimes``."""
+
+    PRECISIONS: tuple[Precision, ...]
+    """What it can write."""
+
+    def export(
+        self, model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+    ) -> dict[Precision, bytes]:
+        """Write a model in each precision, load every artifact in its engine and run it.
+
+        Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its output is
+        ``logits``, float32, shape (batch, classes).
+
+        Args:
+            model: the encoder, in evaluation mode; it is not changed.
+            precisions: what to write.
+            lengths: token lengths to write signatures for, where the format has signatures; the longest is the
+                longest input the artifact takes.
+            tell: is given a report of each artifact.
+
+        Returns:
+            The artifacts, in the order of ``precisions``.
+
+        Raises:
+            RecipeError: a precision or length that cannot be written.
+            ExportFailed: a converter failed, or an artifact does not load and run.
+        """
+
+
+def check_request(
+    form: str, known: Sequence[Precision], model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int]
+) -> None:
+    """Refuse what an exporter cannot write.
+
+    Args:
+        form: the format, for the error.
+        known: precisions it can write.
+        model: what is to be exported.
+        precisions: what is asked for.
+        lengths: token lengths that are asked for.
+
+    Raises:
+        RecipeError: a precision is not among the known, there is no length, or the model is too short for one.
+    """
+    for precision in precisions:
+        if precision not in known:
+            raise RecipeError(f"{form} is not written as {precision}: expected one of {', '.join(known)}")
+    most = model.config.max_positions
+    if not lengths or min(lengths) < 2 or max(lengths) > most:
+        raise RecipeError(f"lengths {list(lengths)}: expected at least one number of tokens from 2 to {most}")
+
+
+EXPORTERS = {
+    "onnx": "edgelm.exporters.onnx",
+    "tflite": "edgelm.exporters.tflite",
+}
+_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+
+
+def exporter(format: str) -> Exporter:
+    """The exporter to this format: built in, or installed under the entry point ``edgelm.exporters``.
+
+    Raises:
+        MissingExtra: it needs packages that are not installed.
+        RecipeError: there is no such format.
+    """
+    path = EXPORTERS.get(format)
+    if path is not None:
+        try:
+            return cast(Exporter, importlib.import_module(path))
+        except ModuleNotFoundError as exc:
+            if (exc.name or "").startswith("edgelm."):
+                raise
+            raise MissingExtra(f"exporting to {_NAMES[format]}", "export") from exc
+    others = {point.name: point for point in entry_points(group="edgelm.exporters")}
+    if format in others:
+        return cast(Exporter, others[format].load())
+    raise RecipeError(f"no format named '{format}': expected one of {', '.join(sorted({*EXPORTERS, *others}))}")

@@ -1,0 +1,94 @@
+"""TFLite for LiteRT: one file with a signature ``tokens_N`` for each length, batch 1, all on one set of weights.
+
+int8-dynamic is ai-edge-quantizer's ``dynamic_wi8_afp32``: signed weights with one scale an output (a row, in the word
+embeddings), activations quantized by XNNPACK as it runs, with one scale a row.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from edgelm.errors import ExportFailed
+from edgelm.exporters import Report, Tell, check_request, log
+from edgelm.exporters.quiet import quiet
+from edgelm.exporters.tflite_graph import slim
+from edgelm.exporters.trial import try_out
+from edgelm.manifest import Precision
+from edgelm.model import Encoder
+
+_NOISY = ("torchao", "torch.utils._pytree")
+os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
+with mock.patch.dict(os.environ, {"TF_ENABLE_ONEDNN_OPTS": "0"}), quiet(*_NOISY):  # else the converter prints a notice
+    import litert_torch
+    from ai_edge_quantizer import quantizer, recipe
+
+__all__ = ["ENGINE", "PRECISIONS", "export"]
+
+ENGINE = "litert"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
+
+
+def export(
+    model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+) -> dict[Precision, bytes]:
+    """Write a model as TFLite in each precision; see ``edgelm.exporters.Exporter``.
+
+    There is one signature for each of ``lengths``.
+    """
+    check_request("tflite", PRECISIONS, model, precisions, lengths)
+    started = time.perf_counter()
+    exported = _converted(model, lengths)
+    artifacts = dict[Precision, bytes]()
+    for precision in precisions:
+        artifact, nodes = slim(exported if precision == "fp32" else _quantized(exported))
+        shapes = tuple((1, length) for length in sorted(set(lengths)))
+        try_out(artifact, f"tflite {precision}", shapes, model.config, by=ENGINE)
+        artifacts[precision] = artifact
+        tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started))
+        started = time.perf_counter()
+    return artifacts
+
+
+class _Named(nn.Module):
+    """Gives the output its name, and takes the inputs as keywords, which is where theirs come from."""
+
+    def __init__(self, model: Encoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.model(input_ids, attention_mask)}
+
+
+def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    module = _Named(copy.deepcopy(model, shared)).eval()
+    converter = litert_torch
+    for length in sorted(set(lengths)):
+        inputs = {name: torch.ones(1, length, dtype=torch.int32) for name in ("input_ids", "attention_mask")}
+        converter = converter.signature(f"tokens_{length}", module, sample_kwargs=inputs)
+    try:
+        with quiet(*_NOISY):
+            content: bytes = converter.convert().model_content()
+    except Exception as exc:  # it passes on whatever torch.export and MLIR raise
+        raise ExportFailed(f"tflite fp32: litert-torch does not convert the model: {exc}") from exc
+    return content
+
+
+def _quantized(exported: bytes) -> bytes:
+    try:
+        with redirect_stderr(io.StringIO()):  # one of its bars cannot be turned off
+            work = quantizer.Quantizer(exported, recipe.dynamic_wi8_afp32())
+            content = work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
+    except (RuntimeError, ValueError) as exc:
+        raise ExportFailed(f"tflite int8-dynamic: ai-edge-quantizer does not quantize the model: {exc}") from exc
+    return bytes(content)

@@ -1,0 +1,72 @@
+"""A smaller TFLite file with the same content: what every signature repeats is written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.tools import flatbuffer_utils
+
+__all__ = ["slim"]
+
+_INLINE = 1024
+"""Constants of fewer bytes stay inside the flatbuffer; larger ones follow it, 16-byte aligned for SIMD loads."""
+
+
+def slim(artifact: bytes) -> tuple[bytes, int]:
+    """Write a model again with quantization parameters shared among signatures, and without names inside the graph.
+
+    A quantized weight has a scale and a 64-bit zero point for each row, and the converter repeats them for every
+    signature: a tenth of a file with four. Names are kept where the engine needs them: at inputs and outputs.
+
+    Args:
+        artifact: a TFLite model.
+
+    Returns:
+        The new model, and the number of operators of its first signature.
+    """
+    model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(artifact))
+    shared: dict[tuple[bytes, bytes, int], _Once] = {}
+    for graph in model.subgraphs:
+        kept = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in kept:
+                tensor.name = None
+            found = tensor.quantization
+            if found is not None and found.scale is not None:
+                key = (
+                    np.asarray(found.scale).tobytes(),
+                    np.asarray(found.zeroPoint).tobytes(),
+                    found.quantizedDimension,
+                )
+                tensor.quantization = shared.setdefault(key, _Once(found))
+    return _packed(model), len(model.subgraphs[0].operators)
+
+
+class _Once:
+    """Stands for a table of the flatbuffer, and writes it where it is first needed."""
+
+    def __init__(self, table: Any) -> None:
+        self._table, self._offset = table, None
+
+    def Pack(self, builder: Any) -> Any:
+        if self._offset is None:
+            self._offset = self._table.Pack(builder)
+        return self._offset
+
+
+def _packed(model: Any) -> bytes:
+    """The flatbuffer, then the large constants at the offsets that it names."""
+    outside: dict[int, bytes] = {}
+    for index, buffer in enumerate(model.buffers):
+        if buffer.data is not None and len(buffer.data) >= _INLINE:
+            outside[index] = np.asarray(buffer.data, np.uint8).tobytes()
+            buffer.data, buffer.offset, buffer.size = None, 1, 1  # room for the numbers, which are written below
+    head = flatbuffer_utils.convert_object_to_bytearray(model)
+    tables = flatbuffer_utils.schema_fb.Model.GetRootAs(head)
+    offset, parts = -(-len(head) // 16) * 16, [b""]
+    for index, data in outside.items():
+        flatbuffer_utils.update_packed_buffer(tables.Buffers(index), offset=offset, size=len(data))
+        parts.append(data + bytes(-len(data) % 16))
+        offset += len(parts[-1])
+    return bytes(head) + bytes(-len(head) % 16) + b"".join(parts)

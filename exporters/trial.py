@@ -1,0 +1,48 @@
+"""The last step of every export: the artifact is loaded by its engine and run, or it does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edgelm.errors import EdgelmError, ExportFailed
+from edgelm.model import EncoderConfig
+from edgelm.runtimes import engine
+
+__all__ = ["try_out"]
+
+
+def try_out(artifact: bytes, name: str, shapes: Iterable[tuple[int, int]], config: EncoderConfig, *, by: str) -> None:
+    """Load an artifact and run it once for each shape.
+
+    Args:
+        artifact: its content.
+        name: of the artifact, for the error: format and precision.
+        shapes: (batch, tokens) to run; in every row but the first, the second half is padding.
+        config: of the model it was exported from.
+        by: the engine.
+
+    Raises:
+        ExportFailed: it does not load, does not run, or gives logits of another shape or dtype.
+    """
+    try:
+        session = engine(by).load(artifact, threads=1)
+    except EdgelmError as exc:
+        raise ExportFailed(f"{name}: {by} does not load what was exported: {exc}") from exc
+    try:
+        for shape in shapes:
+            ids = np.full(shape, min(1, config.vocab_size - 1), np.int32)
+            mask = np.ones(shape, np.int32)
+            mask[1:, (shape[1] + 1) // 2 :] = 0
+            logits = session.run(ids, mask)
+            expected = (shape[0], len(config.labels))
+            if logits.shape != expected or logits.dtype != np.float32:
+                raise ExportFailed(
+                    f"{name}: {by} gives {logits.dtype} logits of shape {logits.shape} for {shape[0]} x {shape[1]} "
+                    f"tokens; expected float32, {expected}"
+                )
+    except (RuntimeError, ValueError) as exc:
+        raise ExportFailed(f"{name}: {by} loads but does not run what was exported: {exc}") from exc
+    finally:
+        session.close()

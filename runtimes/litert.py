@@ -1,0 +1,86 @@
+"""LiteRT with XNNPACK on the CPU: one signature for each length, all on one set of weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from edgelm.errors import BundleError, DataError
+from edgelm.runtimes import Ids, Logits, Session
+
+__all__ = ["FORMAT", "load", "missing"]
+
+FORMAT = "tflite"
+_SIGNATURE = re.compile(r"tokens_(\d+)")
+
+
+def missing() -> str | None:
+    """Why LiteRT cannot run here, with the cure; None when it can."""
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        return "LiteRT is not installed: pip install 'edgelm[litert]'"
+    return None
+
+
+def load(artifact: bytes, *, threads: int) -> Session:
+    """Load a TFLite model with signatures such as ``tokens_16`` and ``tokens_32``.
+
+    Args:
+        artifact: the file's content.
+        threads: of XNNPACK.
+
+    Raises:
+        BundleError: LiteRT does not take it, or it has no such signatures.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_content=artifact, num_threads=threads)
+        names = list(interpreter.get_signature_list())
+    except (ValueError, RuntimeError) as exc:
+        reason = " ".join(str(exc).split())[:200]
+        raise BundleError(f"LiteRT {version('ai-edge-litert')} cannot load the artifact: {reason}") from exc
+    lengths = sorted(int(found[1]) for found in map(_SIGNATURE.fullmatch, names) if found)
+    if not lengths:
+        raise BundleError(f"expected signatures such as tokens_32 in the artifact, found {names or 'none'}")
+    return _Session(interpreter, lengths, threads)
+
+
+class _Session:
+    def __init__(self, interpreter: Any, lengths: list[int], threads: int) -> None:
+        self._interpreter, self._lengths, self._threads = interpreter, lengths, threads
+        self._runners: dict[int, Any] = {}
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        """Each row alone, in the smallest signature that it fits into."""
+        if self._interpreter is None:
+            raise DataError("the model is closed: load it again")
+        rows = zip(input_ids, attention_mask.sum(-1), strict=True)
+        return np.concatenate([self._row(ids[:tokens]) for ids, tokens in rows])
+
+    def _row(self, ids: Ids) -> Logits:
+        length = next((length for length in self._lengths if len(ids) <= length), None)
+        if length is None:
+            raise DataError(f"{len(ids)} tokens are more than the longest signature takes ({self._lengths[-1]})")
+        if length not in self._runners:  # allocates the signature's tensors, so only for lengths that are used
+            self._runners[length] = self._interpreter.get_signature_runner(f"tokens_{length}")
+        padded, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
+        padded[0, : len(ids)], mask[0, : len(ids)] = ids, 1
+        found: Logits = self._runners[length](input_ids=padded, attention_mask=mask)["logits"]
+        return found
+
+    def explain(self) -> dict[str, Any]:
+        return {
+            "engine": "litert",
+            "version": version("ai-edge-litert"),
+            "provider": "XNNPACK",
+            "threads": self._threads,
+            "lengths": self._lengths,
+        }
+
+    def close(self) -> None:
+        self._interpreter = None
+        self._runners.clear()

@@ -1,0 +1,49 @@
+"""An engine that answers zeros at once: what is measured with it is the harness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelm.errors import BundleError
+from edgelm.runtimes import Ids, Logits, Session
+
+__all__ = ["FORMAT", "load", "missing"]
+
+FORMAT = ""
+
+
+def missing() -> str | None:
+    """None: it runs everywhere."""
+    return None
+
+
+def load(artifact: bytes, *, threads: int) -> Session:
+    """Load nothing.
+
+    Args:
+        artifact: the number of classes in decimal digits, such as ``b"150"``.
+        threads: told by ``explain`` and otherwise not used.
+
+    Raises:
+        BundleError: the artifact is not a number.
+    """
+    if not artifact.isdigit():
+        raise BundleError(f"the null engine expects a number of classes such as b'150', found {artifact[:20]!r}")
+    return _Session(int(artifact), threads)
+
+
+class _Session:
+    def __init__(self, classes: int, threads: int) -> None:
+        self._classes, self._threads = classes, threads
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        del attention_mask
+        return np.zeros((len(input_ids), self._classes), np.float32)
+
+    def explain(self) -> dict[str, Any]:
+        return {"engine": "null", "version": "", "provider": "none", "threads": self._threads, "lengths": []}
+
+    def close(self) -> None:
+        return

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import sample
+
+from edgelm.devices.machine import cores
+from edgelm.errors import DataError, DeviceUnavailable
+from edgelm.manifest import Manifest
+from edgelm.profile import measure
+from edgelm.runtimes import Ids
+
+
+class Session:
+    def __init__(self, artifact: bytes, threads: int) -> None:
+        self.artifact, self.threads, self.closed = artifact, threads, False
+        self.seen: list[tuple[Ids, Ids]] = []
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> None:
+        assert not self.closed
+        self.seen.append((input_ids, attention_mask))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Engine:
+    """Both engines: they note what they were given."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.lacking: dict[str, str] = {}
+        self.name = ""
+
+    def __call__(self, name: str) -> Engine:
+        self.name = name
+        return self
+
+    def missing(self) -> str | None:
+        return self.lacking.get(self.name)
+
+    def load(self, artifact: bytes, *, threads: int) -> Session:
+        self.sessions.append(Session(artifact, threads))
+        return self.sessions[-1]
+
+
+class Bundle:
+    manifest: Manifest = sample.manifest()
+
+    def __init__(self, path: Path) -> None:
+        assert path == Path("some.edgelm")
+
+    def read(self, file: str) -> bytes:
+        return file.encode()
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine()
+    monkeypatch.setattr(measure, "Bundle", Bundle)
+    monkeypatch.setattr(measure, "engine", made)
+    monkeypatch.setattr(measure, "peak_rss", lambda path, file, tokens, threads, batch: len(file) * 1000 + tokens)
+    return made
+
+
+def test_every_variant_is_measured_at_every_length(engine: Engine) -> None:
+    found = measure.profile_bundle("some.edgelm", tokens=(32, 16), batch=3, seconds=0, min_count=4, warmup=2)
+    keys = [(run.tokens, run.engine, run.precision) for run in found.runs]
+    variants = [(variant.engine, variant.precision) for variant in Bundle.manifest.variants]
+    assert keys == [(tokens, *variant) for tokens in (16, 32) for variant in variants]
+    assert {len(run.samples_ns) for run in found.runs} == {4}
+    assert {(run.batch, run.threads, run.warmup) for run in found.runs} == {(3, cores(), 2)}
+    assert found.machine.cores == cores()
+    for session in engine.sessions:
+        assert [ids.shape for ids, _ in session.seen] == [(3, 16)] * 6 + [(3, 32)] * 6
+        assert all(ids.max() < Bundle.manifest.model.vocab for ids, _ in session.seen)
+        assert all(np.array_equal(mask, np.ones_like(ids)) for ids, mask in session.seen)
+        assert session.closed
+
+
+def test_each_variant_is_loaded_from_its_own_file_with_the_threads_asked_for(engine: Engine) -> None:
+    measure.profile_bundle("some.edgelm", tokens=(16,), threads=7, seconds=0, min_count=1)
+    assert [session.artifact.decode() for session in engine.sessions] == [v.file for v in Bundle.manifest.variants]
+    assert {session.threads for session in engine.sessions} == {7}
+
+
+def test_memory_is_that_of_the_variant_at_the_length(engine: Engine) -> None:
+    found = measure.profile_bundle("some.edgelm", tokens=(16, 32), engines=["litert"], seconds=0, min_count=1)
+    files = {v.precision: v.file for v in Bundle.manifest.variants if v.engine == "litert"}
+    assert [run.peak_rss_bytes for run in found.runs] == [
+        len(files[run.precision]) * 1000 + run.tokens for run in found.runs
+    ]
+
+
+def test_the_original_is_measured_beside_the_variants(engine: Engine) -> None:
+    seen = list[tuple[int, ...]]()
+    original = measure.Extra(
+        engine="pytorch", precision="fp32", run=lambda ids, mask: seen.append(ids.shape), peak_rss=lambda tokens: 99
+    )
+    found = measure.profile_bundle("some.edgelm", tokens=(16,), seconds=0, min_count=3, warmup=1, baseline=[original])
+    assert (found.runs[0].engine, found.runs[0].peak_rss_bytes, len(found.runs[0].samples_ns)) == ("pytorch", 99, 3)
+    assert seen == [(1, 16)] * 4
+    assert len(found.runs) == 5
+
+
+def test_sessions_are_closed_when_a_request_fails(engine: Engine) -> None:
+    def fail(ids: Ids, mask: Ids) -> None:
+        raise RuntimeError("no")
+
+    broken = measure.Extra(engine="pytorch", precision="fp32", run=fail)
+    with pytest.raises(RuntimeError):
+        measure.profile_bundle("some.edgelm", tokens=(16,), seconds=0, min_count=1, baseline=[broken])
+    assert len(engine.sessions) == 4
+    assert all(session.closed for session in engine.sessions)
+
+
+def test_lengths_beyond_the_bundle_are_left_out_and_none_at_all_is_an_error(engine: Engine) -> None:
+    found = measure.profile_bundle("some.edgelm", tokens=(16, 512), seconds=0, min_count=1)
+    assert {run.tokens for run in found.runs} == {16}
+    with pytest.raises(DataError, match="takes 1 to 128 tokens, asked for 512"):
+        measure.profile_bundle("some.edgelm", tokens=(512,), seconds=0, min_count=1)
+
+
+def test_progress_reaches_its_totals(engine: Engine) -> None:
+    totals, done = dict[str, int](), dict[str, int]()
+
+    @contextmanager
+    def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+        totals[name], done[name] = total, 0
+
+        def advance(units: int) -> None:
+            done[name] += units
+
+        yield advance
+
+    measure.profile_bundle("some.edgelm", tokens=(16, 32), seconds=0, min_count=7, progress=progress)
+    assert done == totals == {"measure latency": 200, "measure memory": 8}
+
+
+@pytest.mark.parametrize(
+    ("engines", "precisions", "expected"),
+    [
+        (None, None, 4),
+        (["litert"], None, 2),
+        (None, ["int8-dynamic"], 2),
+        (["onnxruntime"], ["fp32"], 1),
+    ],
+)
+def test_filters_narrow_what_is_measured(
+    engine: Engine, engines: list[str] | None, precisions: list[str] | None, expected: int
+) -> None:
+    found = measure.choose(Bundle.manifest, engines, precisions)
+    assert len(found) == expected
+    assert all(engines is None or variant.engine in engines for variant in found)
+    assert all(precisions is None or variant.precision in precisions for variant in found)
+
+
+def test_an_engine_that_is_missing_is_passed_over_unless_it_was_asked_for(engine: Engine) -> None:
+    engine.lacking = {"litert": "litert is not installed: pip install 'edgelm[litert]'"}
+    assert {variant.engine for variant in measure.choose(Bundle.manifest)} == {"onnxruntime"}
+    with pytest.raises(DeviceUnavailable, match="pip install"):
+        measure.choose(Bundle.manifest, ["litert"])
+
+
+def test_without_any_engine_every_cure_is_given(engine: Engine) -> None:
+    engine.lacking = {"litert": "cure one", "onnxruntime": "cure two"}
+    with pytest.raises(DeviceUnavailable, match="cure two; cure one"):
+        measure.choose(Bundle.manifest)
+
+
+def test_a_filter_that_nothing_fits_lists_what_there_is(engine: Engine) -> None:
+    with pytest.raises(DeviceUnavailable, match="it has litert fp32, litert int8-dynamic, onnxruntime fp32"):
+        measure.choose(Bundle.manifest, None, ["int4-weights"])
+
+
+def test_profiles_of_one_machine_can_be_merged() -> None:
+    first, second = sample.profile(), msgspec.structs.replace(sample.profile(), load_end=3.0)
+    found = measure.merge(first, second)
+    assert found.runs == first.runs + second.runs
+    assert (found.load_start, found.load_end) == (1.42, 3.0)
+
+
+def test_profiles_of_different_machines_refuse_to_be_merged() -> None:
+    other = msgspec.structs.replace(sample.machine(), cpu="Cortex-A76")
+    with pytest.raises(DataError, match="Cortex-A76"):
+        measure.merge(sample.profile(), msgspec.structs.replace(sample.profile(), machine=other))
