@@ -18,20 +18,20 @@ from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import distill, steps
 from edgelm.compress.prune import prune
-from edgelm.compress.vocab import trim
+from edgelm.compress.vocab import coarse, trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import cores
-from edgelm.errors import DataError, RecipeError
+from edgelm.errors import RecipeError
 from edgelm.exporters import Report, Tell, exporter, log
 from edgelm.manifest import Baseline, Device, Manifest, ModelInfo, Profile, Variant
 from edgelm.model import Encoder, parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
-from edgelm.recipe import Export, Located
-from edgelm.schema import encode
+from edgelm.recipe import Distill, Export, Located
+from edgelm.schema import encode, to_dict
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "build", "compress", "export", "save"]
+__all__ = ["Compressed", "build", "compress", "export", "save", "summary"]
 
 GOLDEN_TEXTS = 8
 
@@ -79,9 +79,7 @@ def compress(located: Located, *, progress: Progress = silent) -> Compressed:
             model, pruned = prune(model, plan.prune, rows, train.gold, progress=advance)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.distill is not None:
-        texts = _distillation_texts(located, train)
-        rows = _rows(model, tokenizer, limit, texts)
-        theirs = _rows(original.model, original.tokenizer, limit, texts)
+        rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
         with progress("distil", steps(rows, plan.distill)) as advance:
             model, distilled = distill(model, original.model, plan.distill, rows, theirs, layers, progress=advance)
         report["distill"] = asdict(distilled)
@@ -92,6 +90,26 @@ def save(compressed: Compressed, folder: Path) -> None:
     """Write a compressed checkpoint; nothing is left under its name unless all of it was written."""
     with bundle.staged_dir(folder) as staging:
         checkpoint.write(staging, compressed.model, compressed.tokenizer)
+
+
+def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
+    """What compression did, as plain JSON values, with scores if the recipe has dev texts with labels."""
+    original, score, kept = compressed.original, None, None
+    baseline_score = None
+    if located.recipe.data.dev is not None:
+        texts = _dev(located, compressed.model.config.labels)
+        before = Reference(original.model, original.tokenizer, compressed.max_tokens, texts)
+        after = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
+        baseline_score, score = before.score, after.score
+        kept = float((before.logits.argmax(-1) == after.logits.argmax(-1)).mean())
+    weights = Baseline(bytes=original.bytes, parameters=parameters(original.model), score=baseline_score)
+    return {
+        "baseline": to_dict(weights),
+        "model": to_dict(_info(compressed)),
+        "agreement": kept,
+        "score": to_dict(score) if score else None,
+        "compression": compressed.report,
+    }
 
 
 def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
@@ -172,18 +190,23 @@ def _manifest(compressed: Compressed, original: Reference, device: Device, varia
         max_tokens=compressed.max_tokens,
         pad_token_id=shape.pad_token_id,
         device=device.name,
-        model=ModelInfo(
-            source=Path(compressed.original.source).name,
-            parameters=parameters(compressed.model),
-            dim=shape.dim,
-            heads=shape.heads,
-            ffn=shape.ffn,
-            vocab=shape.vocab_size,
-        ),
+        model=_info(compressed),
         baseline=Baseline(
             bytes=compressed.original.bytes, parameters=parameters(compressed.original.model), score=original.score
         ),
         variants=variants,
+    )
+
+
+def _info(compressed: Compressed) -> ModelInfo:
+    shape = compressed.model.config
+    return ModelInfo(
+        source=Path(compressed.original.source).name,
+        parameters=parameters(compressed.model),
+        dim=shape.dim,
+        heads=shape.heads,
+        ffn=shape.ffn,
+        vocab=shape.vocab_size,
     )
 
 
@@ -211,12 +234,24 @@ def _dev(located: Located, labels: Sequence[str]) -> Dataset:
     return data.sample() if name is None else data.read(located.path(name), labels)
 
 
-def _distillation_texts(located: Located, train: Dataset) -> tuple[str, ...]:
-    plan = located.recipe
-    if plan.distill is None:
-        raise DataError("there is nothing to distil")
-    unlabelled = [text for name in plan.data.unlabelled for text in data.read_texts(located.path(name))]
-    return (*train.texts, *unlabelled, *data.mixed(train.texts, plan.distill.mix, plan.distill.seed))
+def _distillation_rows(
+    located: Located,
+    config: Distill,
+    train: Dataset,
+    original: Checkpoint,
+    model: Encoder,
+    tokenizer: bytes,
+    limit: int,
+) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
+    """Token ids of the distillation texts, for the student and for the teacher."""
+    names = located.recipe.data.unlabelled
+    texts = [*train.texts, *(text for name in names for text in data.read_texts(located.path(name)))]
+    rows = _rows(model, tokenizer, limit, texts)
+    for copy in range(config.mix):
+        made = data.mixed(train.texts, config.seed + copy)
+        rows += _rows(model, coarse(tokenizer, config.split, config.seed + copy), limit, made)
+        texts += made
+    return rows, _rows(original.model, original.tokenizer, limit, texts)
 
 
 def _rows(model: Encoder, tokenizer: bytes, limit: int, texts: Sequence[str]) -> list[NDArray[np.int32]]:

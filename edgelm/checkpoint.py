@@ -251,8 +251,8 @@ def _quiet() -> Iterator[None]:
     """Keep transformers, and torchao if it is there, from reports of their own: what matters of them is raised here."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     others = {name: logging.getLogger(name).level for name in ("torchao", "torch.utils._pytree")}
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in others:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
@@ -260,7 +260,7 @@ def _quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
         for name, level in others.items():
             logging.getLogger(name).setLevel(level)
 
@@ -274,11 +274,11 @@ def _pairs(ours: dict[str, Tensor], names: dict[str, str], layers: int) -> list[
 def _rename(theirs: dict[str, Tensor], kind: str, layers: int) -> dict[str, Tensor]:
     """Their tensors under our names. BERT's token-type row 0 is added to every position: only type 0 is ever used."""
     table = {b.format(i=i): a.format(i=i) for a, b in NAMES[kind].items() for i in range(layers)}
-    ours = {
-        f"{table[module]}.{leaf}": tensor.to(torch.float32)
-        for module, leaf, tensor in ((*name.rsplit(".", 1), t) for name, t in theirs.items())
-        if module in table
-    }
+    ours = {}
+    for name, tensor in theirs.items():
+        module, _, leaf = name.rpartition(".")
+        if module in table:
+            ours[f"{table[module]}.{leaf}"] = tensor.to(torch.float32)
     if kind == "bert":
         ours["embeddings.position.weight"] = (
             ours["embeddings.position.weight"] + theirs["bert.embeddings.token_type_embeddings.weight"][0]

@@ -116,7 +116,7 @@ def export(
     with _needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
-    wanted = {"device": device, "formats": formats or None, "precisions": precisions or None}
+    wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
     dev = {"dev": str(data.resolve())} if data else {}
     located = recipe.of(data=dev, export={key: value for key, value in wanted.items() if value is not None})

@@ -98,25 +98,18 @@ def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> 
     yield from (np.array(group, np.int64) for group in groups.values() if group)
 
 
-def mixed(texts: Sequence[str], copies: int, seed: int) -> tuple[str, ...]:
-    """New unlabelled texts: the beginning of one joined to the end of another, cut between words.
+def mixed(texts: Sequence[str], seed: int) -> tuple[str, ...]:
+    """As many new, unlabelled texts: the beginning of each joined to the end of another, cut between words.
 
     Distillation needs text near the task's, not text with labels [TinyBERT, Jiao 2020, section 3.2]; splicing gives
     it without another model.
-
-    Args:
-        texts: at least two.
-        copies: how many new texts for each old one.
-        seed: of the choice.
     """
     random = np.random.default_rng(seed)
     words = [text.split() for text in texts]
     spliced = []
-    for first, second in zip(
-        np.tile(np.arange(len(texts)), copies), random.integers(len(texts), size=len(texts) * copies), strict=True
-    ):
-        head, tail = words[first], words[second]
-        cut, start = random.integers(1, len(head) + 1), random.integers(0, max(1, len(tail)))
+    for head, second in zip(words, random.integers(len(texts), size=len(texts)), strict=True):
+        tail = words[second]
+        cut, start = random.integers(1, max(2, len(head) + 1)), random.integers(0, max(1, len(tail)))
         spliced.append(" ".join([*head[:cut], *tail[start:]]))
     return tuple(spliced)
 

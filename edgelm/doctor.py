@@ -15,6 +15,7 @@ import psutil
 from edgelm import runtimes
 from edgelm.devices.machine import detect, machine
 from edgelm.errors import DeviceUnavailable
+from edgelm.runtimes.choose import cache_folder
 from edgelm.schema import to_dict
 
 __all__ = ["examine"]
@@ -118,7 +119,6 @@ def _version(package: str) -> str | None:
 
 def _cache() -> dict[str, Any]:
     """Where edgelm keeps what it measured on this machine, and whether it can."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "edgelm"
+    folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return {"folder": str(folder), "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK)}

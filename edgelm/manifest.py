@@ -32,7 +32,7 @@ Format = Literal["onnx", "tflite"]
 Precision = Literal["fp32", "int8-dynamic"]
 
 
-class Figure(Strict, kw_only=True):
+class Figure(Strict, frozen=True, kw_only=True):
     """A published or measured figure of a device, and where it comes from."""
 
     name: str
@@ -41,14 +41,14 @@ class Figure(Strict, kw_only=True):
     source: str
 
 
-class Avoid(Strict, kw_only=True):
+class Avoid(Strict, frozen=True, kw_only=True):
     """A precision that must not be used on a device, and why."""
 
     precision: str
     reason: str
 
 
-class Device(Strict, kw_only=True):
+class Device(Strict, frozen=True, kw_only=True):
     """A target device.
 
     Attributes:
@@ -78,7 +78,7 @@ class Device(Strict, kw_only=True):
     figures: tuple[Figure, ...] = ()
 
 
-class Machine(Strict, kw_only=True):
+class Machine(Strict, frozen=True, kw_only=True):
     """The machine a profile was measured on.
 
     Attributes:
@@ -100,7 +100,7 @@ class Machine(Strict, kw_only=True):
     versions: dict[str, str]
 
 
-class Run(Strict, kw_only=True):
+class Run(Strict, frozen=True, kw_only=True):
     """One measured series: a variant at one length. Raw samples; statistics are derived, never stored.
 
     Attributes:
@@ -124,7 +124,7 @@ class Run(Strict, kw_only=True):
     peak_rss_bytes: int
 
 
-class Profile(Strict, kw_only=True):
+class Profile(Strict, frozen=True, kw_only=True):
     """Runs of one bundle on one machine.
 
     Attributes:
@@ -144,7 +144,7 @@ class Profile(Strict, kw_only=True):
     load_end: float
 
 
-class Score(Strict, kw_only=True):
+class Score(Strict, frozen=True, kw_only=True):
     """A task metric.
 
     Attributes:
@@ -158,7 +158,7 @@ class Score(Strict, kw_only=True):
     n: int
 
 
-class Parity(Strict, kw_only=True):
+class Parity(Strict, frozen=True, kw_only=True):
     """How close a variant is to the PyTorch module it was exported from.
 
     Attributes:
@@ -178,7 +178,7 @@ class Parity(Strict, kw_only=True):
     hostile_max_abs_diff: float
 
 
-class Variant(Strict, kw_only=True):
+class Variant(Strict, frozen=True, kw_only=True):
     """One artifact in one precision.
 
     Attributes:
@@ -206,7 +206,7 @@ class Variant(Strict, kw_only=True):
     score: Score | None = None
 
 
-class ModelInfo(Strict, kw_only=True):
+class ModelInfo(Strict, frozen=True, kw_only=True):
     """The module that the variants were exported from.
 
     Attributes:
@@ -226,7 +226,7 @@ class ModelInfo(Strict, kw_only=True):
     vocab: int
 
 
-class Baseline(Strict, kw_only=True):
+class Baseline(Strict, frozen=True, kw_only=True):
     """The original, before compression, run by PyTorch in fp32.
 
     Attributes:
@@ -240,7 +240,7 @@ class Baseline(Strict, kw_only=True):
     score: Score | None = None
 
 
-class Manifest(Strict, kw_only=True):
+class Manifest(Strict, frozen=True, kw_only=True):
     """What is in a bundle.
 
     Attributes:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Encoder", "EncoderConfig", "Layer", "frozen_eval", "linear_macs", "parameters"]
+__all__ = ["Bias", "Encoder", "EncoderConfig", "Layer", "attention_bias", "linear_macs", "parameters"]
 
 MASKED = -1e4
 
@@ -51,7 +51,7 @@ class EncoderConfig:
     pad_token_id: int = 0
 
 
-class _Bias(nn.Module):
+class Bias(nn.Module):
     """What is left of a sublayer that lost all of its heads or neurons: a constant, shape (dim,)."""
 
     def __init__(self, dim: int) -> None:
@@ -59,6 +59,7 @@ class _Bias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self) -> Tensor:
+        """The constant, float, shape (dim,)."""
         return self.bias
 
 
@@ -81,7 +82,7 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = heads, head_dim
         if heads == 0:
-            self.out: nn.Module = _Bias(dim)
+            self.out: nn.Linear | Bias = Bias(dim)
             return
         self.q = nn.Linear(dim, heads * head_dim)
         self.k = nn.Linear(dim, heads * head_dim)
@@ -101,7 +102,8 @@ class _Attention(nn.Module):
 
     def _split(self, t: Tensor) -> Tensor:
         """(batch, tokens, heads * head_dim) to (batch, heads, tokens, head_dim)."""
-        return t.unflatten(2, (self.heads, self.head_dim)).transpose(1, 2)
+        split: Tensor = t.unflatten(2, (self.heads, self.head_dim))  # type: ignore[no-untyped-call]
+        return split.transpose(1, 2)
 
 
 class _Ffn(nn.Module):
@@ -109,7 +111,7 @@ class _Ffn(nn.Module):
         super().__init__()
         self.width = width
         if width == 0:
-            self.down: nn.Module = _Bias(dim)
+            self.down: nn.Linear | Bias = Bias(dim)
             return
         self.up = nn.Linear(dim, width)
         self.down = nn.Linear(width, dim)
@@ -151,6 +153,13 @@ class Layer(nn.Module):
         return out
 
 
+class _Layers(nn.ModuleList):
+    if TYPE_CHECKING:  # torch types what a ModuleList holds as Module
+
+        def __iter__(self) -> Iterator[Layer]: ...
+        def __getitem__(self, index: int) -> Layer: ...  # type: ignore[override]
+
+
 class Encoder(nn.Module):
     """DistilBERT with per-layer widths and a sequence-classification head."""
 
@@ -158,7 +167,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = _Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, i) for i in range(len(config.heads)))
+        self.layers = _Layers(Layer(config, i) for i in range(len(config.heads)))
         self.pooler = nn.Linear(config.dim, config.dim)
         self.dropout = nn.Dropout(0.0)
         self.classifier = nn.Linear(config.dim, len(config.labels))
@@ -217,8 +226,3 @@ def linear_macs(config: EncoderConfig) -> int:
     """
     attention = sum(4 * config.dim * heads * config.head_dim for heads in config.heads)
     return attention + sum(2 * config.dim * width for width in config.ffn)
-
-
-def frozen_eval(model: Encoder) -> Encoder:
-    """The model itself in evaluation mode with gradients off."""
-    return model.eval().requires_grad_(False)

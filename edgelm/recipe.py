@@ -37,7 +37,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-class Data(Strict, kw_only=True):
+class Data(Strict, frozen=True, kw_only=True):
     """Where texts come from; paths are relative to the recipe. JSON lines with ``text`` and ``label``.
 
     Attributes:
@@ -51,7 +51,7 @@ class Data(Strict, kw_only=True):
     unlabelled: tuple[str, ...] = ()
 
 
-class Vocab(Strict, kw_only=True):
+class Vocab(Strict, frozen=True, kw_only=True):
     """Vocabulary trimming: keep pieces that occur in the training text, and every single character.
 
     Attributes:
@@ -61,7 +61,7 @@ class Vocab(Strict, kw_only=True):
     min_count: Positive = 1
 
 
-class Prune(Strict, kw_only=True):
+class Prune(Strict, frozen=True, kw_only=True):
     """Structured pruning. Give ``macs``, or one shape for every layer (``heads``, ``ffn``).
 
     Attributes:
@@ -83,7 +83,7 @@ class Prune(Strict, kw_only=True):
     seed: int = 0
 
 
-class Distill(Strict, kw_only=True):
+class Distill(Strict, frozen=True, kw_only=True):
     """Distillation from the original.
 
     Attributes:
@@ -94,7 +94,8 @@ class Distill(Strict, kw_only=True):
         temperature: of the softened logits [Hinton 2015].
         hidden: weight of the loss on the [CLS] hidden state of every layer.
         dropout: probability, in the student.
-        mix: copies of the training texts, spliced pairwise, that are added in every epoch.
+        mix: copies of the training texts, spliced pairwise, that are added to them.
+        split: share of the student's wordpieces that is left out when a copy is cut, another one for each copy.
         seed: of the order of texts, the dropout and the splicing.
     """
 
@@ -106,10 +107,11 @@ class Distill(Strict, kw_only=True):
     hidden: Annotated[float, Meta(ge=0.0)] = 1.0
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     mix: Annotated[int, Meta(ge=0)] = 0
+    split: Fraction = 0.0
     seed: int = 0
 
 
-class Export(Strict, kw_only=True):
+class Export(Strict, frozen=True, kw_only=True):
     """What to write. What is not given is the device profile's choice.
 
     Attributes:
@@ -125,7 +127,7 @@ class Export(Strict, kw_only=True):
     lengths: tuple[Annotated[int, Meta(ge=2)], ...] = (16, 32, 64, 128)
 
 
-class Gate(Strict, kw_only=True):
+class Gate(Strict, frozen=True, kw_only=True):
     """How far a variant may be from the original before the build fails.
 
     Attributes:
@@ -147,7 +149,7 @@ DEFAULT_GATES: dict[Precision, Gate] = {
 }
 
 
-class Recipe(Strict, kw_only=True):
+class Recipe(Strict, frozen=True, kw_only=True):
     """What to build, from which checkpoint, for which device.
 
     Attributes:

@@ -15,10 +15,12 @@ __all__ = [
     "answers",
     "build_json",
     "built",
+    "compressed",
     "device",
     "devices",
     "doctor",
     "exported",
+    "inspect_json",
     "inspected",
     "profile_json",
     "profiled",
@@ -65,6 +67,21 @@ def built(manifest: Manifest, profile: Profile, out: Path, html: Path) -> None:
         f'\nTry next:\n  edgelm run {out} "how much money do i have in my account"\n'
         f"  edgelm profile {out} --html {html}\n  edgelm inspect {out}\n\nThe report: {html}"
     )
+
+
+def compressed(found: dict[str, Any], out: Path) -> None:
+    """What compression left of the original."""
+    before, after = found["baseline"], found["model"]
+    scores = {"before": found["baseline"]["score"], "after": found["score"]}
+    facts = [
+        ("size", f"{before['parameters'] / 1e6:.2f} M parameters before, {after['parameters'] / 1e6:.2f} M after"),
+        ("heads", " ".join(map(str, after["heads"]))),
+        ("FFN", " ".join(map(str, after["ffn"]))),
+        ("vocab", f"{after['vocab']} rows"),
+        *((name, f"{score['metric']} {score['value']:.4f} on {score['n']}") for name, score in scores.items() if score),
+    ]
+    _facts(facts)
+    console.out.print(f"\n[bold]{out}[/bold]: edgelm export {out} --device NAME --out FILE")
 
 
 def exported(manifest: Manifest, out: Path) -> None:

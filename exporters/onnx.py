@@ -1,8 +1,8 @@
 """ONNX for ONNX Runtime: one file for any batch and length, standard operators only.
 
-fp32 is torch.onnx's export at opset 23, with one ``Attention`` operator a layer. int8-dynamic has signed weights with one
-scale a column (a row, in the word embeddings) and quantizes activations, unsigned, as it runs: the pair of types that
-reaches the VNNI and AMX kernels of x86, several times faster than any other pair.
+fp32 is torch.onnx's export at opset 23, with one ``Attention`` operator a layer. int8-dynamic has signed weights with
+one scale a column (a row, in the word embeddings) and quantizes activations, unsigned, as it runs: the pair of types
+that reaches the VNNI and AMX kernels of x86, several times faster than any other pair.
 """
 
 from __future__ import annotations
@@ -83,10 +83,12 @@ def _twin(model: Encoder, limit: int) -> Encoder:
     """The same weights in a module that exports well; the model itself stays as it is."""
     twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
     for layer in twin.layers:
-        if layer.attention.heads:
-            layer.attention = _Attention(layer.attention)
-    positions = model.embeddings.position.weight.detach()[:limit]
-    twin.embeddings.position = nn.Embedding.from_pretrained(positions)
+        trained: Any = layer.attention
+        if trained.heads:
+            layer.attention = _Attention(trained)
+    positions = nn.Embedding(limit, model.config.dim)
+    positions.weight = nn.Parameter(model.embeddings.position.weight.detach()[:limit])
+    twin.embeddings.position = positions
     return twin
 
 

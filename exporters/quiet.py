@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
-__all__ = ["quiet"]
+__all__ = ["mute", "quiet"]
 
 
 @contextmanager
@@ -28,3 +30,26 @@ def quiet(*loggers: str) -> Iterator[None]:
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def mute() -> Iterator[None]:
+    """Send standard error nowhere: Python's, and that of C++ code, which writes to the descriptor itself.
+
+    The descriptor belongs to the whole process, so this is for short calls that cannot be told to be silent.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # the process has no standard error
+        with redirect_stderr(io.StringIO()):
+            yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

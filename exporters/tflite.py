@@ -7,19 +7,16 @@ embeddings), activations quantized by XNNPACK as it runs, with one scale a row.
 from __future__ import annotations
 
 import copy
-import io
 import os
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stderr
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, check_request, log
-from edgelm.exporters.quiet import quiet
+from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Precision
@@ -27,7 +24,7 @@ from edgelm.model import Encoder
 
 _NOISY = ("torchao", "torch.utils._pytree")
 os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
-with mock.patch.dict(os.environ, {"TF_ENABLE_ONEDNN_OPTS": "0"}), quiet(*_NOISY):  # else the converter prints a notice
+with mute(), quiet(*_NOISY):
     import litert_torch
     from ai_edge_quantizer import quantizer, recipe
 
@@ -78,7 +75,9 @@ def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:
         converter = converter.signature(f"tokens_{length}", module, sample_kwargs=inputs)
     try:
         with quiet(*_NOISY):
-            content: bytes = converter.convert().model_content()
+            converted = converter.convert()
+        with mute():
+            content: bytes = converted.model_content()
     except Exception as exc:  # it passes on whatever torch.export and MLIR raise
         raise ExportFailed(f"tflite fp32: litert-torch does not convert the model: {exc}") from exc
     return content
@@ -86,7 +85,7 @@ def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:
 
 def _quantized(exported: bytes) -> bytes:
     try:
-        with redirect_stderr(io.StringIO()):  # one of its bars cannot be turned off
+        with mute():  # one of its bars cannot be turned off
             work = quantizer.Quantizer(exported, recipe.dynamic_wi8_afp32())
             content = work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
     except (RuntimeError, ValueError) as exc:

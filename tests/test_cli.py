@@ -248,8 +248,16 @@ def test_a_variant_outside_its_gate_fails_the_build_and_leaves_nothing(place: Pa
 
 
 def test_an_interrupted_compression_leaves_nothing(place: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "edgelm", "compress", place / "checkpoint", "--out", tmp_path / "smaller"]
-    command += ["--data", place / "train.jsonl", "--set", "distill.epochs=100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgelm",
+        "compress",
+        str(place / "checkpoint"),
+        "--out",
+        str(tmp_path / "smaller"),
+    ]
+    command += ["--data", str(place / "train.jsonl"), "--set", "distill.epochs=100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert process.stderr is not None
     deadline = time.monotonic() + 120

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -67,8 +68,8 @@ def test_plain_text_is_one_text_a_line(tmp_path: Path) -> None:
     assert data.read_texts(path) == ("one", "two words")
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(1, 8), st.randoms())
-def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], size: int, random) -> None:  # noqa: ANN001
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], size: int, random: Random) -> None:
     rows = [np.zeros(n, np.int32) for n in lengths]
     order = list(range(len(rows)))
     random.shuffle(order)
@@ -79,13 +80,14 @@ def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], siz
 
 
 def test_mixed_texts_are_spliced_from_two_and_repeat_with_the_seed() -> None:
-    texts = ("a b c", "d e f", "g")
-    made = data.mixed(texts, 4, seed=1)
-    assert len(made) == 12
-    assert made == data.mixed(texts, 4, seed=1)
-    assert made != data.mixed(texts, 4, seed=2)
+    texts = ("a b c", "d e f", "g", "")
+    made = data.mixed(texts, seed=1)
+    assert len(made) == 4
+    assert made == data.mixed(texts, seed=1)
+    assert len({data.mixed(texts, seed=seed) for seed in range(9)}) > 1
     assert {word for text in made for word in text.split()} <= set("abcdefg")
-    assert any(text not in texts for text in made)
+    for text, old in zip(made[:3], texts[:3], strict=True):
+        assert text.startswith(old.split()[0])
 
 
 def test_the_sample_that_ships_has_texts_of_many_lengths() -> None:

@@ -96,6 +96,7 @@ def test_the_real_extras_have_packages() -> None:
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EDGELM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "deep" / "cache"))
     assert doctor._cache() == {"folder": str(tmp_path / "deep" / "cache" / "edgelm"), "writable": True}
     (tmp_path / "deep").write_text("a file where the folder should be")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from edgelm import checkpoint
-from edgelm.model import Encoder, linear_macs
+from edgelm.checkpoint import Checkpoint
+from edgelm.model import Encoder, attention_bias, linear_macs
+
+DevTexts = Callable[[Checkpoint, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 def padded(batch: int = 4, tokens: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +23,7 @@ def padded(batch: int = 4, tokens: int = 20) -> tuple[torch.Tensor, torch.Tensor
 
 
 @pytest.mark.parametrize("make", [tiny.distilbert, tiny.bert])
-def test_gives_the_logits_of_transformers_padded_rows_included(make, tmp_path: Path) -> None:  # noqa: ANN001
+def test_gives_the_logits_of_transformers_padded_rows_included(make: Callable[[Path], Path], tmp_path: Path) -> None:
     folder = make(tmp_path)
     theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     ids, mask = padded()
@@ -32,7 +36,7 @@ def test_gives_the_logits_of_transformers_padded_rows_included(make, tmp_path: P
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["clinc150-teacher", "sst2-teacher"])
-def test_gives_the_logits_of_transformers_on_real_weights(name: str, teachers: Path, dev_texts) -> None:  # noqa: ANN001
+def test_gives_the_logits_of_transformers_on_real_weights(name: str, teachers: Path, dev_texts: DevTexts) -> None:
     theirs = AutoModelForSequenceClassification.from_pretrained(teachers / name, dtype=torch.float32).eval()
     ours = checkpoint.read(teachers / name)
     batch = dev_texts(ours, 32)
@@ -53,8 +57,6 @@ def test_padding_does_not_change_a_row() -> None:
 def test_the_last_layer_computes_only_the_cls_row_and_loses_nothing() -> None:
     model = tiny.encoder()
     ids, mask = padded()
-    from edgelm.model import attention_bias
-
     with torch.no_grad():
         x = model.embeddings(ids)
         for layer in model.layers:

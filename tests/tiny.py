@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,10 +67,16 @@ def vocab_size() -> int:
     return Tokenizer.from_str(tokenizer_json().decode()).get_vocab_size()
 
 
-def distilbert(folder: Path, **changes: object) -> Path:
+def distilbert(folder: Path, **changes: Any) -> Path:
     """A random DistilBERT, saved by transformers, with weights large enough that the classes differ."""
     torch.manual_seed(0)
-    settings = {"vocab_size": vocab_size(), "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48} | changes
+    settings: dict[str, Any] = {
+        "vocab_size": vocab_size(),
+        "dim": 32,
+        "n_layers": 3,
+        "n_heads": 4,
+        "hidden_dim": 48,
+    } | changes
     config = DistilBertConfig(**settings, max_position_embeddings=64, id2label=dict(enumerate(LABELS)))
     return _save(DistilBertForSequenceClassification(config), folder)
 

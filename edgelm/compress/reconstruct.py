@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgelm.data import by_length
-from edgelm.model import Encoder, Layer, attention_bias
+from edgelm.model import Bias, Encoder, Layer, attention_bias
 from edgelm.progress import Advance
 
 __all__ = ["reconstruct"]
@@ -94,11 +94,11 @@ def _fit_layer(
     return [layer.ffn_norm(h + layer.ffn(h)) for h in hs]
 
 
-def _fit(projection: nn.Module, inputs: list[Tensor | None], targets: list[Tensor]) -> None:
+def _fit(projection: nn.Linear | Bias, inputs: list[Tensor | None], targets: list[Tensor]) -> None:
     """Solve weight and bias of ``inputs @ weight.T + bias = targets``, in float64 on centred data."""
     y = torch.cat([t.flatten(0, 1) for t in targets]).double()
     y_mean = y.mean(0)
-    if inputs[0] is None:  # nothing is left of this sublayer but its bias
+    if not isinstance(projection, nn.Linear):  # nothing is left of this sublayer but its bias
         projection.bias.copy_(y_mean)
         return
     a = torch.cat([t.flatten(0, 1) for t in inputs if t is not None]).double()

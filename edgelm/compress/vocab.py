@@ -21,7 +21,7 @@ from edgelm.errors import CheckpointError
 from edgelm.model import Encoder
 from edgelm.recipe import Vocab
 
-__all__ = ["VocabReport", "trim"]
+__all__ = ["VocabReport", "coarse", "trim"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,29 @@ def trim(
     described["post_processor"] = _renumbered(described["post_processor"], new)
     report = VocabReport((len(vocab), len(kept)), sum(not counts[vocab[piece]] for piece in kept))
     return trimmed, json.dumps(described, ensure_ascii=False).encode(), report
+
+
+def coarse(tokenizer: bytes, share: float, seed: int) -> bytes:
+    """The same tokenizer without some of its pieces, so that words are cut into smaller ones it still has.
+
+    A model trained on such cuts too answers better for words that are not whole in its vocabulary [MaxMatch-Dropout,
+    Hiraoka 2022]; ids stay as they are.
+
+    Args:
+        tokenizer: content of ``tokenizer.json``; WordPiece.
+        share: of the pieces that are left out; single characters and special tokens never are.
+        seed: which.
+    """
+    described: dict[str, Any] = json.loads(tokenizer)
+    special = {token["content"] for token in described["added_tokens"]}
+    prefix = described["model"]["continuing_subword_prefix"]
+    random = np.random.default_rng(seed)
+    described["model"]["vocab"] = {
+        piece: index
+        for piece, index in described["model"]["vocab"].items()
+        if random.random() >= share or piece in special or len(piece.removeprefix(prefix)) == 1
+    }
+    return json.dumps(described, ensure_ascii=False).encode()
 
 
 def _with_rows(model: Encoder, old: list[int], new: dict[int, int]) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import psutil
 
 from edgelm.bundle import Bundle
 from edgelm.devices.machine import cores, machine
-from edgelm.errors import DataError, DeviceUnavailable
+from edgelm.errors import DataError
 from edgelm.manifest import Manifest, Profile, Run, Variant
 from edgelm.profile.inputs import token_ids
 from edgelm.profile.memory import peak_rss
 from edgelm.profile.timing import interleaved
 from edgelm.progress import Advance, Progress, silent
 from edgelm.runtimes import Ids, engine
+from edgelm.runtimes.choose import able
 
 __all__ = ["LENGTHS", "Extra", "choose", "merge", "profile_bundle"]
 
@@ -113,23 +115,11 @@ def choose(
         precisions: only these; all when not given.
 
     Raises:
-        DeviceUnavailable: there is none, or an engine that was asked for cannot run here; with the cure.
+        DeviceUnavailable: the bundle has nothing that was asked for, or this machine cannot run it; with the cure.
     """
-    there = sorted({(variant.engine, variant.precision) for variant in manifest.variants})
-    fitting = [
-        variant
-        for variant in manifest.variants
-        if (engines is None or variant.engine in engines) and (precisions is None or variant.precision in precisions)
-    ]
-    missing = {variant.engine: engine(variant.engine).missing() for variant in fitting}
-    able = [variant for variant in fitting if missing[variant.engine] is None]
-    reasons = [reason for reason in missing.values() if reason]
-    if reasons and (engines is not None or not able):
-        raise DeviceUnavailable("; ".join(reasons))
-    if not able:
-        has = ", ".join(f"{name} {precision}" for name, precision in there)
-        raise DeviceUnavailable(f"no variant of the bundle is what was asked for; it has {has}")
-    return able
+    asked = itertools.product(engines or (None,), precisions or (None,))
+    found = [variant for name, precision in asked for variant in able(manifest, name, precision)]
+    return [variant for variant in manifest.variants if variant in found]
 
 
 def merge(first: Profile, second: Profile) -> Profile:

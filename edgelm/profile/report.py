@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from edgelm.bundle import staged
 from edgelm.errors import MissingExtra
 from edgelm.manifest import Manifest, Profile
 from edgelm.profile import headline, table
@@ -33,16 +32,9 @@ def write(path: Path | str, manifest: Manifest, profile: Profile, *, title: str)
     Raises:
         OSError: the file cannot be written there.
     """
-    target, text = Path(path), render(manifest, profile, title=title)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)  # mkstemp lets nobody else read it, but a report is there to be read
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    text = render(manifest, profile, title=title)
+    with staged(Path(path)) as staging:
+        staging.write_text(text, encoding="utf-8")
 
 
 def render(manifest: Manifest, profile: Profile, *, title: str) -> str:

@@ -51,7 +51,7 @@ def test_it_leaves_evaluation_mode_no_gradients_and_no_dropout() -> None:
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1.0, 8), (0.5, 4), (0.01, 1), (2.5, 20)])
 def test_progress_counts_every_step_and_no_more(epochs: float, expected: int) -> None:
-    config, counted = Distill(epochs=epochs, batch=20), []
+    config, counted = Distill(epochs=epochs, batch=20), list[int]()
     assert steps(ROWS, config) == expected
     distill(student(), TEACHER, config, ROWS, ROWS, (0, 2), progress=counted.append)
     assert sum(counted) == expected

@@ -20,6 +20,7 @@ def loss_with(model: Encoder, row: int, name: str, layer: int, unit: int, scale:
     part = clone.layers[layer]
     projection, width = (part.attention.out, part.attention.head_dim) if name == "heads" else (part.ffn.down, 1)
     ids = torch.from_numpy(ROWS[row])[None].long()
+    assert isinstance(projection, torch.nn.Linear)
     with torch.no_grad():
         projection.weight[:, unit * width : (unit + 1) * width] *= scale
         return float(

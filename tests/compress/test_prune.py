@@ -17,7 +17,8 @@ GOLD = np.arange(len(ROWS)) % 3
 def logits(model: Encoder, tokens: int = 8) -> torch.Tensor:
     ids = tiny.ids(16, tokens, seed=99)
     with torch.no_grad():
-        return model(ids, torch.ones_like(ids))
+        found: torch.Tensor = model(ids, torch.ones_like(ids))
+    return found
 
 
 def test_removes_matrices_rather_than_zeroing_them() -> None:
@@ -41,6 +42,8 @@ def test_a_unit_that_does_nothing_is_removed_without_loss() -> None:
     dense = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
     with torch.no_grad():
         for layer in dense.layers:
+            assert isinstance(layer.attention.out, torch.nn.Linear)
+            assert isinstance(layer.ffn.down, torch.nn.Linear)
             layer.attention.out.weight[:, 8:16] = 0  # head 1 of each layer
             layer.ffn.down.weight[:, 16:32] = 0
     pruned, report = prune(dense, Prune(heads=3, ffn=32), ROWS, GOLD)

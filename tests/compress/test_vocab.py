@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from edgelm.compress.vocab import trim
+from edgelm.compress.vocab import coarse, trim
 from edgelm.errors import CheckpointError
 from edgelm.recipe import Vocab
 
@@ -72,6 +72,16 @@ def test_special_tokens_are_renumbered_everywhere(template: bool) -> None:
     cut = Tokenizer.from_str(small.decode()).encode("on")
     assert cut.tokens == ["[CLS]", "o", "##n", "[SEP]"]
     assert cut.ids[0] != moved[2]
+
+
+def test_a_coarse_tokenizer_cuts_words_smaller_and_keeps_ids() -> None:
+    whole = Tokenizer.from_str(coarse(tiny.tokenizer_json(), 0.0, 0).decode())
+    letters = Tokenizer.from_str(coarse(tiny.tokenizer_json(), 1.0, 0).decode())
+    assert whole.get_vocab() == WHOLE.get_vocab()
+    assert letters.encode("play it").tokens == ["[CLS]", "p", "##l", "##a", "##y", "i", "##t", "[SEP]"]
+    assert all(WHOLE.get_vocab()[piece] == index for piece, index in letters.get_vocab().items())
+    half = [coarse(tiny.tokenizer_json(), 0.5, seed) for seed in (1, 1, 2)]
+    assert half[0] == half[1] != half[2]
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:

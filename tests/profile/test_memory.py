@@ -65,7 +65,7 @@ def fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, content in files.items()
     )
     path = tmp_path / "fat.edgelm"
-    bundle.write(path, msgspec.structs.replace(sample.manifest(), variants=variants), files)
+    bundle.write(path, msgspec.structs.replace(sample.manifest(), variants=variants), files | {"tokenizer.json": b"{}"})
     return path
 
 

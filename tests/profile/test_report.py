@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import stat
 import subprocess
@@ -158,12 +157,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     target = tmp_path / "report.html"
     target.write_text("old")
 
-    def fail(source: str, destination: Path) -> None:
+    def fail(self: Path, text: str, encoding: str) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        report.write(target, MANIFEST, PROFILE, title="assistant")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fail)
+        with pytest.raises(OSError, match="disk full"):
+            report.write(target, MANIFEST, PROFILE, title="assistant")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
