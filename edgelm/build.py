@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm import baseline, bundle, checkpoint, data, devices
+from edgelm import baseline, bundle, checkpoint, data, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import distill, steps
@@ -166,7 +166,7 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
             variants.append(variant)
             files[variant.file] = artifact
     manifest = _manifest(compressed, original, device, tuple(variants))
-    texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": msgspec.toml.encode(located.recipe)}
+    texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
     bundle.write(staging, manifest, {**texts_of_it, "golden.json": _golden(module), **files})
     return manifest
 

@@ -9,18 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
+import typer.core
 
 from edgelm import console, show
 from edgelm.errors import DataError, EdgelmError, MissingExtra
 
 __all__ = ["app", "main"]
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands, with errors that were foreseen told in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgelmError as exc:
+            _failed(str(exc), exc.exit_code)
+        except KeyboardInterrupt:
+            _failed("interrupted; nothing was left under the final name", 130)
+        except BrokenPipeError:  # `edgelm run … | head` is no error, and the flush at exit must not make it one
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as exc:
+            _failed(f"{exc.filename or 'input or output'}: {exc.strerror or exc}", 2)
+        return None
+
+
 app = typer.Typer(
     name="edgelm",
+    cls=_Commands,
     help="A fine-tuned DistilBERT in, one file out that runs it, small and fast, on the device you name, with proof.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -253,26 +272,12 @@ def doctor(json_out: Json = None) -> None:
 def main() -> None:
     """Run the command line. Exit codes: 0 done; 1 a gate failed; 2 bad usage or input, in one line; 130 interrupted."""
     console.log_to_terminal()
-    try:
-        code = app(standalone_mode=False)
-    except click.exceptions.ClickException as exc:
-        exc.show()
-        code = exc.exit_code
-    except EdgelmError as exc:
-        code = _failed(str(exc), exc.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        code = _failed("interrupted; nothing was left under the final name", 130)
-    except BrokenPipeError:  # `edgelm run … | head` is not an error, and flushing at exit must not make it one
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as exc:
-        code = _failed(f"{exc.filename or 'input or output'}: {exc.strerror or exc}", 2)
-    sys.exit(code if isinstance(code, int) else 0)
+    app()
 
 
-def _failed(message: str, code: int) -> int:
+def _failed(message: str, code: int) -> NoReturn:
     console.err.print(f"edgelm: {message}", style="red", markup=False, soft_wrap=True)
-    return code
+    sys.exit(code)
 
 
 def _emit(target: str | None, command: str, found: dict[str, Any]) -> None:

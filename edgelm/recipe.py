@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from edgelm.errors import RecipeError
 from edgelm.manifest import Format, Precision
-from edgelm.schema import Strict, decode
+from edgelm.schema import Strict, decode, to_dict
 
 __all__ = [
     "DEFAULT_GATES",
@@ -28,6 +28,7 @@ __all__ = [
     "Prune",
     "Recipe",
     "Vocab",
+    "dump",
     "of",
     "override",
     "read",
@@ -249,6 +250,20 @@ def override(tree: dict[str, Any], overrides: Sequence[str], *, source: str) -> 
                 raise RecipeError(f"--set {item}: {section} is a value, not a section")
         node[leaf] = _value(value.strip())
     return decode(msgspec.json.encode(tree), Recipe, source=source, error=RecipeError)
+
+
+def dump(recipe: Recipe) -> bytes:
+    """A recipe as TOML, with every default written out and what is not given left out."""
+    import tomli_w  # only who writes bundles needs it
+
+    return tomli_w.dumps(_given(to_dict(recipe))).encode()
+
+
+def _given(tree: Any) -> Any:
+    """Without the keys whose value is None, which TOML cannot say."""
+    if isinstance(tree, dict):
+        return {key: _given(value) for key, value in tree.items() if value is not None}
+    return tree
 
 
 def _value(text: str) -> Any:

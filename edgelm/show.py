@@ -132,7 +132,7 @@ def answers(texts: Sequence[str], found: Sequence[Any]) -> None:
     for text, answer in zip(texts, found, strict=True):
         several = answer if isinstance(answer, list) else [answer]
         words = ", ".join(f"{one['label']} {one['score']:.3f}" for one in several)
-        console.out.print(f"{words}\t{text}", markup=False, soft_wrap=True)
+        print(f"{words}\t{text}")  # not through rich, which would turn the tab into spaces
 
 
 def devices(known: Iterable[Device], here: str) -> None:

@@ -93,3 +93,8 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe.read(tmp_path / "none.toml")
+
+
+def test_a_recipe_is_saved_whole_and_reads_back_as_it_was(tmp_path: Path) -> None:
+    found = recipe.read(write(tmp_path, GOOD), ["distill.mix=2", "prune.layers=[0, 2]"]).recipe
+    assert recipe.read(write(tmp_path, recipe.dump(found))).recipe == found

@@ -124,12 +124,12 @@ def parity(manifest: Manifest) -> Table:
 def warnings(profile: Profile) -> tuple[str, ...]:
     """What a reader should know before trusting the latencies: scatter, few samples, a busy machine."""
     found = []
-    for run in profile.runs:
-        which = f"{run.engine} {run.precision} at {run.tokens} tokens"
-        if stats.unstable(run):
-            found.append(f"{which} may be unstable: the standard deviation is 10 % of the mean or more.")
-        if len(run.samples_ns) < _FEW:
-            found.append(f"{which} has only {len(run.samples_ns)} samples: its p99 is close to its maximum.")
+    unsteady = _which([run for run in profile.runs if stats.unstable(run)])
+    if unsteady:
+        found.append(f"These may be unstable, their standard deviation is 10 % of the mean or more: {unsteady}.")
+    few = _which([run for run in profile.runs if len(run.samples_ns) < _FEW])
+    if few:
+        found.append(f"These have fewer than {_FEW} samples, so that p99 is their maximum: {few}.")
     if profile.load_start > _BUSY * profile.machine.cores:
         found.append(f"The machine was busy when measuring began: its load average was {profile.load_start:.1f}.")
     return tuple(found)
@@ -184,3 +184,11 @@ def _memory(run: Run) -> str:
 def _score(score: Score | None) -> str:
     """A task metric with three digits."""
     return f"{score.value:.3f}" if score else NONE
+
+
+def _which(runs: list[Run]) -> str:
+    """Variants, each with the lengths of its runs."""
+    lengths: dict[str, list[str]] = {}
+    for run in runs:
+        lengths.setdefault(f"{run.engine} {run.precision}", []).append(str(run.tokens))
+    return "; ".join(f"{name} at {', '.join(tokens)} tokens" for name, tokens in lengths.items())

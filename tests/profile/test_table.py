@@ -77,13 +77,15 @@ def test_a_steady_quiet_profile_has_no_warnings() -> None:
 
 
 def test_scatter_few_samples_and_a_busy_machine_are_warned_of() -> None:
-    runs = (sample.run("litert", "fp32", 16, (100, 200) * 10),)
-    found = table.warnings(msgspec.structs.replace(PROFILE, runs=runs, load_start=1.4))
-    assert [warning.split()[-3:] for warning in found] == [
-        ["mean", "or", "more."],
-        ["to", "its", "maximum."],
-        ["average", "was", "1.4."],
-    ]
+    noisy, few = (100, 200) * 50, (100,) * 99
+    runs = tuple(
+        sample.run("litert", precision, tokens, times)
+        for precision, tokens, times in (("fp32", 16, noisy), ("fp32", 32, noisy), ("int8-dynamic", 16, few))
+    )
+    unsteady, short, busy = table.warnings(msgspec.structs.replace(PROFILE, runs=runs, load_start=1.4))
+    assert unsteady.endswith("10 % of the mean or more: litert fp32 at 16, 32 tokens.")
+    assert short.endswith("p99 is their maximum: litert int8-dynamic at 16 tokens.")
+    assert busy.endswith("load average was 1.4.")
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [((16, 32, 64), 32), ((8, 16, 64), 16), ((64,), 64), ((), 0)])

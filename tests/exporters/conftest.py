@@ -1,0 +1,79 @@
+"""A small random model with every shape that pruning leaves, exported once a session to every format and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from edgelm.exporters import EXPORTERS, Report, exporter
+from edgelm.manifest import Precision
+from edgelm.model import Encoder, EncoderConfig
+from edgelm.runtimes import Ids, Session, engine
+
+LENGTHS = (8, 16, 32, 64)
+VARIANTS = [(form, precision) for form in sorted(EXPORTERS) for precision in ("fp32", "int8-dynamic")]
+
+Artifacts = dict[tuple[str, Precision], bytes]
+
+
+@pytest.fixture(scope="session")
+def model() -> Encoder:
+    """Different widths in every layer, a layer without heads, a layer without neurons, and a large vocabulary."""
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        vocab_size=20_000,
+        dim=64,
+        head_dim=16,
+        heads=(4, 0, 3),
+        ffn=(96, 32, 0),
+        max_positions=80,
+        labels=("a", "b", "c"),
+    )
+    made = Encoder(config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():  # so that the logits differ by about 0.5 from row to row
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif "embeddings" not in name:
+                parameter.mul_(2.0)
+    return made.eval()
+
+
+@pytest.fixture(scope="session")
+def reports() -> list[Report]:
+    return []
+
+
+@pytest.fixture(scope="session")
+def artifacts(model: Encoder, reports: list[Report]) -> Artifacts:
+    return {
+        (form, precision): artifact
+        for form in EXPORTERS
+        for precision, artifact in exporter(form)
+        .export(model, ("fp32", "int8-dynamic"), LENGTHS, tell=reports.append)
+        .items()
+    }
+
+
+@pytest.fixture(params=VARIANTS, ids=[" ".join(variant) for variant in VARIANTS])
+def variant(request: pytest.FixtureRequest, artifacts: Artifacts) -> tuple[str, Precision, bytes]:
+    form, precision = request.param
+    return form, precision, artifacts[form, precision]
+
+
+@pytest.fixture
+def session(variant: tuple[str, Precision, bytes]) -> Iterator[Session]:
+    loaded = engine(exporter(variant[0]).ENGINE).load(variant[2], threads=1)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="session")
+def rows(model: Encoder) -> list[Ids]:
+    """Rows of mixed lengths, with the shortest and the longest that every artifact takes among them."""
+    random = np.random.default_rng(0)
+    lengths = (2, 7, 16, 20, 64, 33, 8, 3) * 3
+    return [random.integers(0, model.config.vocab_size, n, np.int32) for n in lengths]

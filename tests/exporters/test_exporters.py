@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from edgelm.errors import ExportFailed, MissingExtra, RecipeError
+from edgelm.exporters import EXPORTERS, Report, check_request, exporter
+from edgelm.exporters.trial import try_out
+from edgelm.manifest import Precision
+from edgelm.model import Encoder
+from edgelm.runtimes import Ids, Session
+
+Variant = tuple[str, Precision, bytes]
+INTERFACE = ({"input_ids": "int32", "attention_mask": "int32"}, {"logits": "float32"})
+
+
+def _module(model: Encoder, ids: Ids, mask: Ids) -> Any:
+    with torch.no_grad():
+        return model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+
+
+TOLERANCE: dict[Precision, float] = {"fp32": 3e-6, "int8-dynamic": 0.15}  # rounding; a third of what rows differ by
+
+
+@pytest.mark.parametrize("tokens", [2, 7, 16, 20, 64])
+def test_gives_the_modules_logits_without_padding(
+    variant: Variant, session: Session, model: Encoder, tokens: int
+) -> None:
+    random = np.random.default_rng(tokens)
+    for _ in range(4):
+        ids = random.integers(0, model.config.vocab_size, (1, tokens), np.int32)
+        expected = _module(model, ids, np.ones_like(ids))
+        found = session.run(ids, np.ones_like(ids))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[variant[1]])
+
+
+def test_gives_the_modules_logits_with_padding(variant: Variant, session: Session, model: Encoder) -> None:
+    random = np.random.default_rng(1)
+    ids = random.integers(0, model.config.vocab_size, (4, 20), np.int32)
+    mask = np.ones_like(ids)
+    for row, length in enumerate((20, 16, 7, 2)):
+        ids[row, length:], mask[row, length:] = 0, 0
+    expected = _module(model, ids, mask)
+    ignoring = _module(model, ids, np.ones_like(mask))
+    tolerance = TOLERANCE[variant[1]]
+    assert np.abs(expected - ignoring).max() > 2 * tolerance  # a mask that does nothing would be seen
+    np.testing.assert_allclose(session.run(ids, mask), expected, rtol=0, atol=tolerance)
+
+
+def test_inputs_and_outputs_have_the_same_names_and_types_in_every_format(variant: Variant) -> None:
+    assert {"onnx": _onnx_interface, "tflite": _tflite_interface}[variant[0]](variant[2]) == INTERFACE
+
+
+def test_int8_is_much_smaller_than_fp32(artifacts: dict[tuple[str, Precision], bytes]) -> None:
+    for form in EXPORTERS:
+        assert len(artifacts[form, "int8-dynamic"]) < 0.36 * len(artifacts[form, "fp32"])
+
+
+def test_reports_each_artifact(artifacts: dict[tuple[str, Precision], bytes], reports: list[Report]) -> None:
+    assert [(r.format, r.precision, r.bytes) for r in reports] == [(*key, len(a)) for key, a in artifacts.items()]
+    assert all(report.nodes > 40 and report.seconds > 0 for report in reports)
+    assert all(report.notes == () for report in reports)
+
+
+def test_leaves_the_model_as_it_was(artifacts: object, model: Encoder) -> None:
+    assert type(model.layers[0].attention).__module__ == "edgelm.model"
+    assert model.embeddings.position.weight.shape == (80, 64)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("form", sorted(EXPORTERS))
+def test_what_cannot_be_written_is_refused(form: str, model: Encoder) -> None:
+    with pytest.raises(RecipeError, match=f"{form} is not written as int3: expected one of fp32, int8-dynamic"):
+        exporter(form).export(model, ("int3",), (16,))  # type: ignore[arg-type]
+    for lengths in ((), (1, 16), (16, 81)):
+        with pytest.raises(RecipeError, match="expected at least one number of tokens from 2 to 80"):
+            exporter(form).export(model, ("fp32",), lengths)
+    check_request(form, ("fp32",), model, ("fp32",), (2, 80))
+
+
+def test_an_artifact_that_does_not_load_is_a_failed_export(variant: Variant, model: Encoder) -> None:
+    form, precision, artifact = variant
+    by = exporter(form).ENGINE
+    with pytest.raises(ExportFailed, match=f"{form} {precision}: {by} does not load what was exported"):
+        try_out(artifact[: len(artifact) // 100], f"{form} {precision}", [(1, 8)], model.config, by=by)
+
+
+def test_an_artifact_of_another_model_is_a_failed_export(artifacts: dict[Any, bytes], model: Encoder) -> None:
+    other = Encoder(type(model.config)(**(vars(model.config) | {"labels": ("a", "b")}))).config
+    with pytest.raises(ExportFailed, match=r"logits of shape \(1, 3\).*expected float32, \(1, 2\)"):
+        try_out(artifacts["onnx", "fp32"], "onnx fp32", [(1, 8)], other, by="onnxruntime")
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "litert_torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for module in [name for name in sys.modules if name.startswith("edgelm.exporters.")]:
+        monkeypatch.delitem(sys.modules, module)
+    for form, name in (("onnx", "ONNX"), ("tflite", "TFLite")):
+        with pytest.raises(MissingExtra, match=rf"exporting to {name} needs .*pip install 'edgelm\[export\]'"):
+            exporter(form)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(RecipeError, match="no format named 'onxx': expected one of onnx, tflite"):
+        exporter("onxx")
+
+
+def test_the_checkouts_folder_is_no_second_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(pytest.importorskip("edgelm").__path__[0] + "/.."))
+    with pytest.raises(ImportError, match=r"use edgelm\.exporters"):
+        importlib.import_module("exporters")
+
+
+def _onnx_interface(artifact: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    graph = onnx.load_from_string(artifact).graph
+
+    def types(values: Any) -> dict[str, str]:
+        return {v.name: onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type).name for v in values}
+
+    return types(graph.input), types(graph.output)
+
+
+def _tflite_interface(artifact: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    interpreter = Interpreter(model_content=artifact)
+    found = []
+    for name in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(name)
+        sides = runner.get_input_details(), runner.get_output_details()
+        found.append(tuple({key: np.dtype(v["dtype"]).name for key, v in side.items()} for side in sides))
+    assert all(one == found[0] for one in found)
+    return found[0]  # type: ignore[return-value]

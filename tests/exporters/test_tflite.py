@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
+
+from edgelm.exporters import tflite as exporter
+from edgelm.exporters.tflite_graph import slim
+from edgelm.manifest import Precision
+from edgelm.model import Encoder
+from edgelm.runtimes import engine
+
+Artifacts = dict[tuple[str, Precision], bytes]
+LENGTHS = (8, 16, 32, 64)
+NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+
+def _read(artifact: bytes) -> Any:
+    return flatbuffer_utils.read_model_from_bytearray(bytearray(artifact))
+
+
+@pytest.mark.parametrize("precision", exporter.PRECISIONS)
+def test_has_one_signature_for_each_length(artifacts: Artifacts, precision: Precision) -> None:
+    interpreter = Interpreter(model_content=artifacts["tflite", precision])
+    assert set(interpreter.get_signature_list()) == {f"tokens_{length}" for length in LENGTHS}
+    for length in LENGTHS:
+        details = interpreter.get_signature_runner(f"tokens_{length}").get_input_details()
+        assert {name: tuple(d["shape"]) for name, d in details.items()} == {
+            "input_ids": (1, length),
+            "attention_mask": (1, length),
+        }
+
+
+@pytest.mark.parametrize("precision", exporter.PRECISIONS)
+def test_holds_builtin_operators_only_and_no_64_bit_tensors(artifacts: Artifacts, precision: Precision) -> None:
+    model = _read(artifacts["tflite", precision])
+    assert {NAMES[code.builtinCode] for code in model.operatorCodes} <= {
+        *("ADD", "BATCH_MATMUL", "CAST", "EMBEDDING_LOOKUP", "FULLY_CONNECTED", "GELU", "MEAN", "MUL", "RELU"),
+        *("RESHAPE", "RSQRT", "SLICE", "SOFTMAX", "SQUARED_DIFFERENCE", "SUB", "TRANSPOSE"),
+    }
+    assert not [code.customCode for code in model.operatorCodes if code.customCode]
+    types = {tensor.type for graph in model.subgraphs for tensor in graph.tensors}
+    expected = {schema.TensorType.FLOAT32, schema.TensorType.INT32}
+    assert types == expected | ({schema.TensorType.INT8} if precision == "int8-dynamic" else set())
+
+
+def test_every_matrix_of_every_signature_is_int8_with_one_scale_an_output(artifacts: Artifacts) -> None:
+    model = _read(artifacts["tflite", "int8-dynamic"])
+    for graph in model.subgraphs:
+        seen = []
+        for operator in graph.operators:
+            name = NAMES[model.operatorCodes[operator.opcodeIndex].builtinCode]
+            if name in ("FULLY_CONNECTED", "EMBEDDING_LOOKUP"):
+                weight = graph.tensors[operator.inputs[1]]
+                assert weight.type == schema.TensorType.INT8
+                assert len(weight.quantization.scale) == weight.shape[0]
+                assert not np.any(weight.quantization.zeroPoint)
+                seen.append(name)
+        assert (seen.count("EMBEDDING_LOOKUP"), seen.count("FULLY_CONNECTED")) == (1, 14)
+
+
+@pytest.mark.parametrize("precision", exporter.PRECISIONS)
+def test_signatures_share_every_weight_but_the_position_slices(artifacts: Artifacts, precision: Precision) -> None:
+    model = _read(artifacts["tflite", precision])
+    users = defaultdict[int, set[int]](set)
+    for index, graph in enumerate(model.subgraphs):
+        for tensor in graph.tensors:
+            users[tensor.buffer].add(index)
+    sizes = {buffer: len(model.buffers[buffer].data) for buffer in users if model.buffers[buffer].data is not None}
+    alone = sorted(size for buffer, size in sizes.items() if len(users[buffer]) == 1 and size > 64)
+    assert alone == [4 * 64 * length for length in LENGTHS]  # float32 rows of the position embeddings
+    assert all(len(users[buffer]) in (1, 4) for buffer, size in sizes.items() if size > 64)
+
+
+def test_four_signatures_are_hardly_larger_than_one(
+    artifacts: Artifacts, model: Encoder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = exporter.export(model, ("int8-dynamic",), (64,))["int8-dynamic"]
+    printed = capfd.readouterr()
+    assert printed.out == ""  # where --json - writes
+    assert "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n" in (
+        printed.err,
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n",
+    )
+    assert len(one) < len(artifacts["tflite", "int8-dynamic"]) < 1.08 * len(one)
+
+
+def test_slimming_changes_no_logit_and_may_be_repeated(artifacts: Artifacts) -> None:
+    artifact = artifacts["tflite", "int8-dynamic"]
+    again, nodes = slim(artifact)
+    assert nodes > 40
+    assert len(again) <= len(artifact)
+    ids = np.arange(60, dtype=np.int32).reshape(4, 15)
+    logits = [engine("litert").load(a, threads=1).run(ids, np.ones_like(ids)) for a in (artifact, again)]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_large_constants_are_aligned_for_simd(artifacts: Artifacts) -> None:
+    model = schema.Model.GetRootAs(artifacts["tflite", "int8-dynamic"])
+    outside = [model.Buffers(i) for i in range(model.BuffersLength())]
+    offsets = [buffer.Offset() for buffer in outside if buffer.Size()]
+    assert len(offsets) > 10
+    assert all(offset % 16 == 0 for offset in offsets)
