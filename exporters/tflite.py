@@ -88,6 +88,6 @@ def _quantized(exported: bytes) -> bytes:
         with mute():  # one of its bars cannot be turned off
             work = quantizer.Quantizer(exported, recipe.dynamic_wi8_afp32())
             content = work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
-    except (RuntimeError, ValueError) as exc:
+    except Exception as exc:  # it passes on whatever its C++ parts raise
         raise ExportFailed(f"tflite int8-dynamic: ai-edge-quantizer does not quantize the model: {exc}") from exc
     return bytes(content)

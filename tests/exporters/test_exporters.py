@@ -2,20 +2,22 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import tiny
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from edgelm.errors import ExportFailed, MissingExtra, RecipeError
-from edgelm.exporters import EXPORTERS, Report, check_request, exporter
+from edgelm.exporters import EXPORTERS, Report, check_request, exporter, log, parity
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
-from edgelm.runtimes import Ids, Session
+from edgelm.runtimes import Ids, Session, engine
 
 Variant = tuple[str, Precision, bytes]
 INTERFACE = ({"input_ids": "int32", "attention_mask": "int32"}, {"logits": "float32"})
@@ -107,6 +109,32 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     for form, name in (("onnx", "ONNX"), ("tflite", "TFLite")):
         with pytest.raises(MissingExtra, match=rf"exporting to {name} needs .*pip install 'edgelm\[export\]'"):
             exporter(form)
+
+
+def test_a_format_may_be_added_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint(name="json", value="json", group="edgelm.exporters")
+    monkeypatch.setattr("edgelm.exporters.entry_points", lambda group: [point] if group == "edgelm.exporters" else [])
+    assert exporter("json") is importlib.import_module("json")
+    with pytest.raises(RecipeError, match="expected one of json, onnx, tflite"):
+        exporter("onxx")
+
+
+def test_the_log_has_the_figures_and_warns_of_notes(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="edgelm"):
+        log(Report("onnx", "fp32", 1234, 56, 7.89, ("onnxsim's result was not kept: it broke",)))
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("edgelm", "INFO", "onnx fp32: 1234 bytes, 56 nodes, 7.9 s"),
+        ("edgelm", "WARNING", "onnx fp32: onnxsim's result was not kept: it broke"),
+    ]
+
+
+@pytest.mark.parametrize("form", sorted(EXPORTERS))
+def test_a_model_without_any_attention_can_be_exported(form: str, rows: list[Ids]) -> None:
+    model = tiny.encoder(heads=(0, 0), ffn=(16, 0))
+    artifact = exporter(form).export(model, ("fp32",), (2, 16))["fp32"]
+    session = engine(exporter(form).ENGINE).load(artifact, threads=1)
+    short = [row[:16] % 50 for row in rows[:4]]
+    assert parity.check(model, session, short, short).max_abs_diff < 3e-6
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import msgspec
+import pytest
+import sample
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgelm import bundle
+from edgelm.bundle import Bundle
+from edgelm.errors import BundleError
+from edgelm.manifest import Manifest
+from edgelm.schema import encode
+
+
+def contents(seed: bytes = b"weights") -> tuple[Manifest, dict[str, bytes]]:
+    """A manifest whose hashes are those of the files."""
+    made = sample.manifest()
+    files = {variant.file: seed * 700 + variant.file.encode() for variant in made.variants}
+    variants = tuple(
+        msgspec.structs.replace(v, bytes=len(files[v.file]), sha256=hashlib.sha256(files[v.file]).hexdigest())
+        for v in made.variants
+    )
+    extra = {"tokenizer.json": b'{"model": {}}' * 50, "golden.json": b"[]"}
+    return msgspec.structs.replace(made, variants=variants), {**extra, **files}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "a.edgelm"
+    bundle.write(path, *contents())
+    return path
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.binary(max_size=60))
+def test_what_was_written_is_read(tmp_path: Path, seed: bytes) -> None:
+    manifest, files = contents(seed)
+    path = tmp_path / "a.edgelm"
+    bundle.write(path, manifest, files)
+    opened = Bundle(path)
+    assert opened.manifest == manifest
+    assert {name: opened.read(name) for name in files} == files
+    assert opened.tokenizer == files["tokenizer.json"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_any_zip_tool_opens_it_and_variants_begin_on_a_page(written: Path) -> None:
+    raw = written.read_bytes()
+    with zipfile.ZipFile(written) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist()[0] == "manifest.json"
+        for variant in Bundle(written).manifest.variants:
+            entry = archive.getinfo(variant.file)
+            assert entry.compress_type == zipfile.ZIP_STORED
+            start = raw.index(b"weights" * 700 + variant.file.encode())
+            assert start % 4096 == 0
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        bundle.write(tmp_path / name, *contents())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.0, 1.0, exclude_max=True))
+def test_a_bundle_cut_anywhere_is_refused_in_one_line(written: Path, share: float) -> None:
+    whole = written.read_bytes()
+    cut = written.with_suffix(".cut")
+    cut.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(BundleError) as caught:
+        Bundle(cut)
+    assert "\n" not in str(caught.value)
+    assert str(cut) in str(caught.value)
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.0, 1.0, exclude_max=True), value=st.integers(1, 255))
+def test_a_changed_byte_is_never_read_as_another_content(written: Path, share: float, value: int) -> None:
+    manifest, files = contents()
+    raw = bytearray(written.read_bytes())
+    raw[int(share * len(raw))] ^= value
+    damaged = written.with_suffix(".damaged")
+    damaged.write_bytes(raw)
+    try:
+        opened = Bundle(damaged)
+        assert opened.manifest == manifest
+        for variant in manifest.variants:
+            assert opened.read(variant.file) == files[variant.file]
+    except BundleError as exc:
+        assert "\n" not in str(exc)
+
+
+def rewritten(path: Path, changes: dict[str, bytes | None]) -> Path:
+    """A bundle with entries replaced, added, or (None) left out, without the care that `write` takes."""
+    manifest, files = contents()
+    entries: dict[str, bytes | None] = {"manifest.json": encode(manifest), **files, **changes}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"manifest.json": None}, "holds no manifest.json"),
+        ({"manifest.json": b"{}"}, "schema"),
+        ({"manifest.json": b"\xff"}, "not readable"),
+        ({"manifest.json": encode(contents()[0]).replace(b"manifest/1", b"manifest/9")}, "edgelm.manifest/9"),
+        ({"tokenizer.json": None}, "lists tokenizer.json"),
+        ({"../../evil": b"x"}, "points out of it"),
+    ],
+)
+def test_a_bundle_that_is_not_right_is_refused(changes: dict[str, bytes | None], words: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=words):
+        Bundle(rewritten(tmp_path / "a.edgelm", changes))
+
+
+def test_a_variant_that_was_exchanged_is_refused(tmp_path: Path) -> None:
+    file = contents()[0].variants[0].file
+    opened = Bundle(rewritten(tmp_path / "a.edgelm", {file: b"another model"}))
+    with pytest.raises(BundleError, match="sha256"):
+        opened.read(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04" + b"\0" * 100])
+def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.edgelm"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="not a bundle"):
+        Bundle(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such file"):
+        Bundle(tmp_path / "none")
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle(tmp_path)
+
+
+def test_an_entry_can_be_added_once(written: Path) -> None:
+    before = Bundle(written).manifest
+    bundle.add(written, "profile.json", b"{}")
+    assert Bundle(written).read("profile.json") == b"{}"
+    assert Bundle(written).manifest == before
+    with pytest.raises(BundleError, match="already holds"):
+        bundle.add(written, "profile.json", b"other")
+    assert Bundle(written).read("profile.json") == b"{}"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(written: Path, error: type[BaseException]) -> None:
+    before = written.read_bytes()
+    with pytest.raises(error), bundle.staged(written) as staging:
+        staging.write_bytes(b"half")
+        raise error
+    assert written.read_bytes() == before
+    assert list(written.parent.iterdir()) == [written]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+    folder = tmp_path / "folder"
+    with bundle.staged_dir(folder) as staging:
+        (staging / "file").write_text("old")
+    with pytest.raises(error), bundle.staged_dir(folder) as staging:
+        (staging / "file").write_text("half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (folder / "file").read_text() == "old"
+    with bundle.staged_dir(folder) as staging:
+        (staging / "other").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["other"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
