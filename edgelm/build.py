@@ -56,7 +56,7 @@ class Compressed:
 
 
 def compress(located: Located, *, progress: Progress = silent) -> Compressed:
-    """Trim the vocabulary, prune and distil, each if the recipe asks for it.
+    """Prune, trim the vocabulary and distil, each if the recipe asks for it.
 
     Raises:
         EdgelmError: the checkpoint, the data or the recipe cannot be used.
@@ -68,16 +68,16 @@ def compress(located: Located, *, progress: Progress = silent) -> Compressed:
     if plan.vocab is None and plan.prune is None and plan.distill is None:
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, model.config.labels)
-    if plan.vocab is not None:
-        rows = _rows(model, tokenizer, limit, train.texts)
-        model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
-        report["vocab"] = asdict(trimmed)
     layers = tuple(range(len(model.layers)))
     if plan.prune is not None:
         rows = _rows(model, tokenizer, limit, train.texts)
         with progress("prune", 2 * min(len(rows), plan.prune.samples)) as advance:
             model, pruned = prune(model, plan.prune, rows, train.gold, progress=advance)
         layers, report["prune"] = pruned.layers, asdict(pruned)
+    if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words
+        rows = _rows(model, tokenizer, limit, train.texts)
+        model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
+        report["vocab"] = asdict(trimmed)
     if plan.distill is not None:
         rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
         with progress("distil", steps(rows, plan.distill)) as advance:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.errors import BundleError
+from edgelm.errors import BundleError, DataError
 from edgelm.runtimes import Ids, Logits, Session
 
 __all__ = ["FORMAT", "load", "missing"]
@@ -36,14 +36,16 @@ def load(artifact: bytes, *, threads: int) -> Session:
 
 class _Session:
     def __init__(self, classes: int, threads: int) -> None:
-        self._classes, self._threads = classes, threads
+        self._classes, self._threads, self._open = classes, threads, True
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         del attention_mask
+        if not self._open:
+            raise DataError("the model is closed: load it again")
         return np.zeros((len(input_ids), self._classes), np.float32)
 
     def explain(self) -> dict[str, Any]:
         return {"engine": "null", "version": "", "provider": "none", "threads": self._threads, "lengths": []}
 
     def close(self) -> None:
-        return
+        self._open = False

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
-from edgelm import data
+from edgelm import build, data, recipe
 from edgelm.checkpoint import Checkpoint
 from edgelm.text import Tokenizer
 
@@ -17,6 +18,23 @@ from edgelm.text import Tokenizer
 @pytest.fixture(autouse=True, scope="session")
 def _one_torch_thread() -> None:
     torch.set_num_threads(1)  # sums in another order would make runs differ
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random DistilBERT, saved by transformers."""
+    return tiny.distilbert(tmp_path_factory.mktemp("tiny") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path) -> Path:
+    """The same as a bundle with every format and precision."""
+    out = tiny_checkpoint.parent / "tiny.edgelm"
+    wanted = {"device": "generic-x86_64", "lengths": [8, 16, 32]}
+    loose = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}  # the weights are random
+    located = recipe.of(export=wanted, gates={"int8-dynamic": loose}).with_model(str(tiny_checkpoint))
+    build.export(build.compress(located), located, out)
+    return out
 
 
 @pytest.fixture(scope="session")

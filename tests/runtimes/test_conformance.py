@@ -1,0 +1,171 @@
+"""What every engine must do, whoever wrote it; a new engine is added to `artifacts` and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import DistilBertForSequenceClassification
+
+from edgelm import runtimes
+from edgelm.bundle import Bundle
+from edgelm.errors import BundleError, DataError, DeviceUnavailable
+from edgelm.runtimes import Ids, Logits, Session
+
+LIMIT = 32
+NAMES = ["null", "onnxruntime fp32", "onnxruntime int8-dynamic", "litert fp32", "litert int8-dynamic"]
+
+
+@pytest.fixture(scope="session")
+def artifacts(tiny_bundle: Path) -> dict[str, bytes]:
+    bundle = Bundle(tiny_bundle)
+    found = {f"{v.engine} {v.precision}": bundle.read(v.file) for v in bundle.manifest.variants}
+    return {"null": b"3", **found}
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def session(name: str, artifacts: dict[str, bytes]) -> Iterator[Session]:
+    opened = runtimes.engine(name.split()[0]).load(artifacts[name], threads=2)
+    yield opened
+    opened.close()
+
+
+def batch(lengths: tuple[int, ...], width: int, seed: int = 0) -> tuple[Ids, Ids]:
+    """Random tokens, padded on the right with whatever ids come."""
+    ids = np.random.default_rng(seed).integers(5, tiny.vocab_size(), (len(lengths), width), np.int32)
+    mask = (np.arange(width)[None] < np.array(lengths)[:, None]).astype(np.int32)
+    return ids, mask
+
+
+def transformers_logits(checkpoint: Path, ids: Ids, mask: Ids) -> Logits:
+    model = DistilBertForSequenceClassification.from_pretrained(checkpoint)  # in eval mode
+    with torch.no_grad():
+        found: Logits = model(torch.from_numpy(ids).long(), torch.from_numpy(mask).long()).logits.numpy()
+    return found
+
+
+def test_every_built_in_engine_is_held_to_this() -> None:
+    assert {name.split()[0] for name in NAMES} == set(runtimes.ENGINES)
+
+
+@pytest.mark.parametrize("engine", sorted(runtimes.ENGINES))
+def test_says_whether_it_can_run_here(engine: str) -> None:
+    assert runtimes.engine(engine).missing() is None
+
+
+@pytest.mark.parametrize(("engine", "package"), [("litert", "ai_edge_litert"), ("onnxruntime", "onnxruntime")])
+def test_a_missing_package_is_told_with_the_cure(engine: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runtimes.engine(engine)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else object())
+    assert "pip install" in (found.missing() or "")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, LIMIT), (5, 9)])
+def test_gives_float32_logits_for_any_batch_and_length(session: Session, shape: tuple[int, int]) -> None:
+    logits = session.run(*batch((shape[1],) * shape[0], shape[1]))
+    assert (logits.shape, logits.dtype.name) == ((shape[0], 3), "float32")
+    assert np.isfinite(logits).all()
+
+
+def test_repeats_itself_exactly(session: Session) -> None:
+    ids, mask = batch((7, 12, 3), 12)
+    np.testing.assert_array_equal(session.run(ids, mask), session.run(ids, mask))
+
+
+def test_leaves_its_inputs_alone(session: Session) -> None:
+    ids, mask = batch((7, 12, 3), 12)
+    kept = ids.copy(), mask.copy()
+    session.run(ids, mask)
+    np.testing.assert_array_equal(ids, kept[0])
+    np.testing.assert_array_equal(mask, kept[1])
+
+
+def test_answers_are_not_overwritten_by_later_ones(session: Session) -> None:
+    first = session.run(*batch((5,), 5))
+    kept = first.copy()
+    session.run(*batch((5,), 5, seed=1))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
+def test_fp32_equals_transformers_padded_or_not(
+    engine: str, artifacts: dict[str, bytes], tiny_checkpoint: Path
+) -> None:
+    opened = runtimes.engine(engine).load(artifacts[f"{engine} fp32"], threads=1)
+    for lengths, width in (((1,), 1), ((8,), 8), ((9,), 9), ((LIMIT,), LIMIT), ((3, 20, 11, 1), 20)):
+        ids, mask = batch(lengths, width)
+        expected = transformers_logits(tiny_checkpoint, ids, mask)
+        np.testing.assert_allclose(opened.run(ids, mask), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_what_stands_under_the_padding_does_not_matter(name: str, session: Session) -> None:
+    ids, mask = batch((4, 10), 10)
+    other = np.where(mask, ids, 7).astype(np.int32)
+    # with one scale for a whole tensor, as onnxruntime quantizes activations, int8 sees the padded rows too
+    near = 0.5 if name == "onnxruntime int8-dynamic" else 1e-5
+    np.testing.assert_allclose(session.run(ids, mask), session.run(other, mask), rtol=0, atol=near)
+
+
+def test_explains_itself_in_plain_values(name: str, session: Session) -> None:
+    facts = json.loads(json.dumps(session.explain()))
+    assert set(facts) == {"engine", "version", "provider", "threads", "lengths"}
+    assert (facts["engine"], facts["threads"]) == (name.split()[0], 2)
+
+
+def test_cannot_run_once_it_is_closed(session: Session) -> None:
+    session.close()
+    with pytest.raises(DataError, match="closed"):
+        session.run(*batch((4,), 4))
+    session.close()  # twice does no harm
+
+
+@pytest.mark.parametrize("engine", sorted(runtimes.ENGINES))
+@pytest.mark.parametrize("artifact", [b"", b"no model", bytes(4096)])
+def test_what_is_not_its_artifact_is_refused_in_one_line(engine: str, artifact: bytes) -> None:
+    with pytest.raises(BundleError) as caught:
+        runtimes.engine(engine).load(artifact, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("engine", "other"), [("onnxruntime", "litert"), ("litert", "onnxruntime")])
+def test_the_other_engines_artifact_is_refused(engine: str, other: str, artifacts: dict[str, bytes]) -> None:
+    with pytest.raises(BundleError, match="cannot load the artifact"):
+        runtimes.engine(engine).load(artifacts[f"{other} fp32"], threads=1)
+
+
+def test_litert_takes_the_smallest_signature_that_fits(
+    artifacts: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    taken: list[str] = []
+    real = Interpreter.get_signature_runner
+
+    def spy(self: Interpreter, key: str) -> Any:
+        taken.append(key)
+        return real(self, key)
+
+    monkeypatch.setattr(Interpreter, "get_signature_runner", spy)
+    opened = runtimes.engine("litert").load(artifacts["litert fp32"], threads=1)
+    assert opened.explain()["lengths"] == [8, 16, 32]
+    for tokens in (1, 8, 9, 16, 17, 32):
+        opened.run(*batch((tokens,), tokens))
+    assert taken == ["tokens_8", "tokens_16", "tokens_32"]
+    with pytest.raises(DataError, match="33 tokens are more than the longest signature takes"):
+        opened.run(*batch((33,), 33))
+
+
+def test_an_unknown_engine_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(DeviceUnavailable, match="expected one of litert, null, onnxruntime"):
+        runtimes.engine("tensorrt")
