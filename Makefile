@@ -31,7 +31,7 @@ format: .venv/.ready ## let ruff rewrite the files
 	$(BIN)/ruff format .
 
 wheel-test: .venv/.ready ## build the wheel, install it alone in a clean environment, use it away from the checkout
-	bash .ci/wheel-test
+	.ci/wheel-test
 
 reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: TEACHER=folder DATA=folder
 	$(BIN)/edgelm compress $(TEACHER) --recipe examples/assistant/reference.toml \

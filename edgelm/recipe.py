@@ -53,13 +53,16 @@ class Data(Strict, frozen=True, kw_only=True):
 
 
 class Vocab(Strict, frozen=True, kw_only=True):
-    """Vocabulary trimming: keep pieces that occur in the training text, and every single character.
+    """Vocabulary trimming: keep pieces that occur in the training text, and single characters.
 
     Attributes:
         min_count: a piece is kept if it occurs at least this often.
+        characters: kept besides: ``all``, so that no word becomes ``[UNK]`` that was not before, or only those of
+            ``ascii``, which is smaller and suits texts in English alone.
     """
 
     min_count: Positive = 1
+    characters: Literal["all", "ascii"] = "all"
 
 
 class Prune(Strict, frozen=True, kw_only=True):

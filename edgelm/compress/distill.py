@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgelm.data import by_length
+from edgelm.devices.machine import machine
 from edgelm.model import Encoder
 from edgelm.progress import Advance
 from edgelm.recipe import Distill
@@ -25,6 +26,7 @@ from edgelm.recipe import Distill
 __all__ = ["DistillReport", "distill", "steps"]
 
 Rows = Sequence[NDArray[np.int32]]
+_BF16 = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def distill(
     optimizer = torch.optim.AdamW(_groups(student), lr=config.lr, fused=True)
     total = steps(rows, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, config.warmup))
+    fast_bf16 = not _BF16.isdisjoint(machine().isa)  # elsewhere it is emulated, several times slower than float32
     losses: list[float] = []
     while len(losses) < total:
         batches = list(by_length(rows, config.batch, random.permutation(len(rows))))
         for index in random.permutation(len(batches))[: total - len(losses)]:
             batch = batches[index]
-            loss = _loss(student, rows, batch, truth, config)
+            loss = _loss(student, rows, batch, truth, config, fast_bf16=fast_bf16)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -123,10 +126,12 @@ def _answers(teacher: Encoder, rows: Rows, layers: tuple[int, ...]) -> _Answers:
     return _Answers(logits, states)
 
 
-def _loss(student: Encoder, rows: Rows, batch: NDArray[np.int64], truth: _Answers, config: Distill) -> Tensor:
+def _loss(
+    student: Encoder, rows: Rows, batch: NDArray[np.int64], truth: _Answers, config: Distill, *, fast_bf16: bool
+) -> Tensor:
     """The mean loss of one batch, a scalar."""
     input_ids = torch.from_numpy(np.stack([rows[i] for i in batch])).long()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bf16):
         hidden = list(student.hidden_states(input_ids, torch.ones_like(input_ids)))
         logits = student.classify(hidden[-1])
     soft = functional.log_softmax(truth.logits[batch] / config.temperature, -1)

@@ -1,8 +1,8 @@
 """Vocabulary trimming: the word embeddings are the larger half of a pruned encoder, and a task uses few of its rows.
 
-Kept are the pieces that occur in the given texts, the special tokens, and every single character with its
-continuation. So a word whose pieces were all kept is cut as before (WordPiece takes the longest match, and that is
-still there), and any other word is cut into smaller pieces, never into ``[UNK]`` if it was not before.
+Kept are the pieces that occur in the given texts, the special tokens, and single characters with their continuation.
+So a word whose pieces were all kept is cut as before (WordPiece takes the longest match, and that is still there), and
+any other word is cut into smaller pieces, never into ``[UNK]`` if it was not before and its characters were kept.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def trim(
     kept = [
         piece
         for piece, index in sorted(vocab.items(), key=lambda item: item[1])
-        if counts[index] >= config.min_count or piece in special or len(piece.removeprefix(prefix)) == 1
+        if counts[index] >= config.min_count or piece in special or _kept(piece.removeprefix(prefix), config)
     ]
     new = {vocab[piece]: index for index, piece in enumerate(kept)}
     trimmed = _with_rows(model, [vocab[piece] for piece in kept], new)
@@ -98,6 +98,11 @@ def coarse(tokenizer: bytes, share: float, seed: int) -> bytes:
         if random.random() >= share or piece in special or len(piece.removeprefix(prefix)) == 1
     }
     return json.dumps(described, ensure_ascii=False).encode()
+
+
+def _kept(characters: str, config: Vocab) -> bool:
+    """Whether a piece is a single character that is kept however rare it is."""
+    return len(characters) == 1 and (config.characters == "all" or characters.isascii())
 
 
 def _with_rows(model: Encoder, old: list[int], new: dict[int, int]) -> Encoder:

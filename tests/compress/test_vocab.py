@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 from edgelm.compress.vocab import coarse, trim
 from edgelm.errors import CheckpointError
+from edgelm.model import Encoder
 from edgelm.recipe import Vocab
 
 WHOLE = Tokenizer.from_str(tiny.tokenizer_json().decode())
@@ -82,6 +84,25 @@ def test_a_coarse_tokenizer_cuts_words_smaller_and_keeps_ids() -> None:
     assert all(WHOLE.get_vocab()[piece] == index for piece, index in letters.get_vocab().items())
     half = [coarse(tiny.tokenizer_json(), 0.5, seed) for seed in (1, 1, 2)]
     assert half[0] == half[1] != half[2]
+
+
+EXTRA = ["\u044f", "##\u044f", "\u4e2d"]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"), [(Vocab(), set(EXTRA)), (Vocab(characters="ascii"), {"\u4e2d"})], ids=["all", "ascii"]
+)
+def test_other_characters_go_where_ascii_alone_is_asked_for_unless_they_occur(
+    config: Vocab, expected: set[str]
+) -> None:
+    raw = json.loads(tiny.tokenizer_json())
+    words = raw["model"]["vocab"]
+    words |= {piece: len(words) + index for index, piece in enumerate(EXTRA)}
+    model = Encoder(replace(MODEL.config, vocab_size=len(words)))
+    _, small, _ = trim(model, json.dumps(raw).encode(), config, [np.array([words["\u4e2d"]], np.int32)])
+    pieces = set(json.loads(small)["model"]["vocab"])
+    assert pieces & set(EXTRA) == expected
+    assert {"p", "##p", "9", "?"} <= pieces
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
