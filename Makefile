@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,12 @@ reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: T
 	$(BIN)/edgelm compress $(TEACHER) --recipe examples/assistant/reference.toml \
 	  --set data.train=$(abspath $(DATA))/train.jsonl --set data.dev=$(abspath $(DATA))/dev.jsonl \
 	  --out examples/assistant/reference --json examples/assistant/reference.json
+
+bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DATA=folder MODELS=folder (20 minutes)
+	$(BIN)/python benchmarks/main_job.py --data $(DATA) --models $(MODELS)
+
+readme: .venv/.ready ## write the committed figures into the README
+	$(BIN)/python benchmarks/readme.py
 
 clean: ## remove what was built, keep the environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,7 +31,7 @@ from edgelm.recipe import Distill, Export, Located
 from edgelm.schema import encode, to_dict
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "build", "compress", "export", "save", "summary"]
+__all__ = ["Compressed", "build", "compress", "example", "export", "save", "summary"]
 
 GOLDEN_TEXTS = 8
 
@@ -144,6 +144,11 @@ def build(
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
         bundle.add(staging, "profile.json", encode(profile))
     return manifest, profile, compressed
+
+
+def example(located: Located, manifest: Manifest) -> str:
+    """A text that the model may be asked: the first of the recipe's dev texts, or of the sample."""
+    return _dev(located, manifest.labels).texts[0]
 
 
 def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:

@@ -73,7 +73,8 @@ def check(
     runs_on = exporter(form).ENGINE
     session = engine(runs_on).load(artifact, threads=1)
     try:
-        close = parity.check(module.model, session, module.rows[:PARITY_TEXTS], module.hostile)
+        rows, expected = module.rows[:PARITY_TEXTS], module.logits[:PARITY_TEXTS]
+        close = parity.check(module.model, session, rows, module.hostile, expected=expected)
         logits = _logits(session, module, progress)
     finally:
         session.close()

@@ -90,7 +90,7 @@ def build(
     html = html or out.with_suffix(".html")
     report.write(html, manifest, profile, title=out.stem)
     if json_out != "-":
-        show.built(manifest, profile, out, html)
+        show.built(manifest, profile, out, html, steps.example(located, manifest))
     _emit(json_out, "build", show.build_json(out, manifest, profile) | {"compression": compressed.report})
 
 

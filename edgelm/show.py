@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +56,16 @@ def inspect_json(manifest: Manifest, size: int) -> dict[str, Any]:
     return to_dict(manifest) | {"bytes": size}
 
 
-def built(manifest: Manifest, profile: Profile, out: Path, html: Path) -> None:
-    """The table that ends a build, in words that a newcomer understands, and what to try next."""
+def built(manifest: Manifest, profile: Profile, out: Path, html: Path, example: str) -> None:
+    """The table that ends a build, in words that a newcomer understands, and what to try next.
+
+    Args:
+        manifest: of the bundle.
+        profile: of the bundle.
+        out: the bundle.
+        html: the report.
+        example: a text that the model may be asked.
+    """
     _print(table.overview(manifest, profile))
     base = manifest.baseline
     console.out.print(
@@ -63,10 +75,10 @@ def built(manifest: Manifest, profile: Profile, out: Path, html: Path) -> None:
     )
     for warning in table.warnings(profile):
         console.err.print(f"[yellow]note:[/yellow] {warning}")
-    console.out.print(
-        f'\nTry next:\n  edgelm run {out} "how much money do i have in my account"\n'
-        f"  edgelm profile {out} --html {html}\n  edgelm inspect {out}\n\nThe report: {html}"
-    )
+    us = _this_command()
+    commands = (["run", out, example], ["profile", out, "--html", html], ["inspect", out])
+    lines = [shlex.join([us, *map(str, command)]) for command in commands]
+    console.out.print("\nTry next:", *lines, f"\nThe report: {html}", sep="\n  ", markup=False, soft_wrap=True)
 
 
 def compressed(found: dict[str, Any], out: Path) -> None:
@@ -176,6 +188,14 @@ def doctor(found: dict[str, Any]) -> None:
     console.out.print(console.table("", ("engine", "version", "state"), engines))
     extras = [(e["extra"], "installed" if e["installed"] else f"missing: {e['install']}") for e in found["extras"]]
     console.out.print(console.table("", ("extra", "state"), extras))
+
+
+def _this_command() -> str:
+    """How this command can be typed again: by its name where the shell finds it, else by its path."""
+    called = Path(sys.argv[0])
+    if called.name != "edgelm" or shutil.which("edgelm"):
+        return "edgelm"
+    return os.path.relpath(called)
 
 
 def _sizes(manifest: Manifest) -> table.Table:

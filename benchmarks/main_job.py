@@ -1,0 +1,121 @@
+"""The main job as a stranger does it, and what comes of it: every figure of the README.
+
+A fresh clone of this checkout's HEAD, ``make demo`` and ``make test`` in it, then the bundle on real held-out data, and
+a teacher exported without compression. ``make bench-main DATA=FOLDER MODELS=FOLDER`` writes the result as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from edgelm.bundle import Bundle, staged
+from edgelm.devices.machine import machine
+from edgelm.errors import BundleError
+from edgelm.manifest import Profile
+from edgelm.profile import table
+from edgelm.schema import decode, to_dict
+
+ROOT = Path(__file__).parent.parent
+QUESTION = "how much money do i have in my account"
+
+
+def main() -> None:
+    """Run everything; 10 to 20 minutes."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data", type=Path, required=True, help="folder with clinc150/dev.jsonl, sst2/dev.jsonl")
+    arguments.add_argument("--models", type=Path, required=True, help="folder with sst2-teacher")
+    arguments.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "main_job.json")
+    given = arguments.parse_args()
+    data, models = given.data.resolve(), given.models.resolve()
+    with tempfile.TemporaryDirectory(prefix="edgelm-bench-") as name:
+        result = measure(Path(name) / "edgelm", data, models)
+    with staged(given.out) as staging:
+        staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
+    """Every figure, from a clone in an empty folder."""
+    run("git", "clone", "--quiet", str(ROOT), str(clone), folder=ROOT)
+    seconds = {
+        "set up": timed("make", ".venv/.ready", folder=clone),
+        "make demo": timed("make", "demo", folder=clone),
+        "make test": timed("make", "test", folder=clone),
+    }
+    edgelm = str(clone / ".venv" / "bin" / "edgelm")
+    built = clone / "build" / "assistant.edgelm"
+    dev = {name: str(data / name / "dev.jsonl") for name in ("clinc150", "sst2")}
+    bundle = Bundle(built)
+    profile = decode(bundle.read("profile.json"), Profile, source=str(built), error=BundleError)
+    overview = table.overview(bundle.manifest, profile)
+    return {
+        "schema": "edgelm.bench-main/1",
+        "machine": to_dict(machine()),
+        "commit": run("git", "rev-parse", "HEAD", folder=clone).strip(),
+        "seconds": seconds,
+        "demo": {"columns": overview.columns, "rows": overview.rows, "title": overview.title},
+        "answers": {
+            engine: ask(edgelm, "run", str(built), QUESTION, "--engine", engine)["answers"][0]["label"]
+            for engine in ("onnxruntime", "litert")
+        },
+        "clinc150": {
+            "reference": transformers_accuracy(clone / "examples/assistant/reference", Path(dev["clinc150"])),
+            "bundle": ask(edgelm, "eval", str(built), "--data", dev["clinc150"])["results"],
+        },
+        "sst2": sst2(edgelm, models / "sst2-teacher", dev["sst2"], clone / "build" / "sst2.edgelm"),
+    }
+
+
+def sst2(edgelm: str, teacher: Path, dev: str, out: Path) -> list[dict[str, Any]]:
+    """A teacher exported as it is, and its accuracy in each variant."""
+    run(edgelm, "export", str(teacher), "--device", "generic-x86_64", "--out", str(out), folder=out.parent)
+    return list(ask(edgelm, "eval", str(out), "--data", dev)["results"])
+
+
+def transformers_accuracy(checkpoint: Path, dev: Path) -> float:
+    """The reference checkpoint's accuracy as transformers computes it, without any code of edgelm."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+    rows = [json.loads(line) for line in dev.read_text(encoding="utf-8").split("\n") if line]
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(rows), 100):
+            batch = rows[start : start + 100]
+            inputs = tokenizer([row["text"] for row in batch], padding=True, truncation=True, return_tensors="pt")
+            found = model(inputs["input_ids"], inputs["attention_mask"]).logits.argmax(-1).tolist()
+            right += sum(model.config.id2label[i] == row["label"] for i, row in zip(found, batch, strict=True))
+    return right / len(rows)
+
+
+def ask(edgelm: str, *arguments: str) -> dict[str, Any]:
+    """What a command says with ``--json -``."""
+    answer: dict[str, Any] = json.loads(run(edgelm, *arguments, "--json", "-", folder=ROOT))
+    return answer
+
+
+def timed(*command: str, folder: Path) -> float:
+    """Seconds of wall time."""
+    start = time.monotonic()
+    run(*command, folder=folder)
+    return round(time.monotonic() - start, 1)
+
+
+def run(*command: str, folder: Path) -> str:
+    """Standard output of a command that must succeed; the rest goes to the terminal."""
+    print("$", *command, flush=True)
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
