@@ -36,7 +36,7 @@ class Reference:
     """
 
     def __init__(self, model: Encoder, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
-        cut = Tokenizer(tokenizer, max_tokens=max_tokens, pad_token_id=model.config.pad_token_id)
+        cut = Tokenizer(tokenizer, max_tokens=max_tokens, pad_token_id=model.config.pad_token_id, tell=False)
         self.model, self.texts = model, texts
         self.rows = cut.encode(list(texts.texts))
         self.hostile = cut.encode(list(parity.HOSTILE_TEXTS))

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -26,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from edgelm.errors import CheckpointError
 from edgelm.model import Encoder, EncoderConfig
 
-__all__ = ["Checkpoint", "read", "write"]
+__all__ = ["Checkpoint", "check_target", "read", "write"]
 
 # ours -> DistilBERT's; {i} is the layer
 DISTILBERT = {
@@ -62,6 +63,7 @@ BERT = {
 }
 NAMES = {"distilbert": DISTILBERT, "bert": BERT, "edgelm": DISTILBERT}
 WEIGHTS = "model.safetensors"
+FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,21 @@ def read(source: str | Path) -> Checkpoint:
     return Checkpoint(model.eval(), _tokenizer(folder, str(source)), str(source), size)
 
 
+def check_target(folder: Path) -> None:
+    """Refuse a folder that a checkpoint must not or cannot replace; ask before hours of work, not after.
+
+    Raises:
+        CheckpointError: it holds files that are not a checkpoint's, or the folder it is to stand in is not there.
+    """
+    if not folder.absolute().parent.is_dir():
+        raise CheckpointError(f"{folder}: the folder it is to stand in is not there; make it first")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file; expected a name for a new folder")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.exists() else []
+    if others:
+        raise CheckpointError(f"{folder}: would be replaced, but holds more than a checkpoint: {', '.join(others[:3])}")
+
+
 def write(folder: Path, model: Encoder, tokenizer: bytes) -> None:
     """Write a compressed checkpoint into an existing, empty folder, with fp16 weights.
 
@@ -120,7 +137,8 @@ def write(folder: Path, model: Encoder, tokenizer: bytes) -> None:
     config = _to_raw(model.config)
     pairs = _pairs(model.state_dict(), DISTILBERT, len(model.config.heads))
     tensors = {theirs: tensor.to(torch.float16).contiguous() for theirs, tensor in pairs}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    # not save_file, which leaves a file that its owner alone can read
+    (folder / WEIGHTS).write_bytes(serialized(tensors, metadata={"format": "pt"}))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "tokenizer.json").write_bytes(tokenizer)
     described = {"tokenizer_class": "DistilBertTokenizer", "model_max_length": model.config.max_positions}

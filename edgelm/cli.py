@@ -107,7 +107,8 @@ def compress(
     """Trim the vocabulary, prune and distil: a smaller checkpoint."""
     with _needs("edgelm compress", "compress"):
         from edgelm import build as steps
-        from edgelm import recipe
+        from edgelm import checkpoint, recipe
+    checkpoint.check_target(out)
     given = [f"data.train={json.dumps(str(data.resolve()))}"] if data else []
     given += [f"prune.macs={macs}"] if macs else []
     overrides = [*given, *(overrides or ())]

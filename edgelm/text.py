@@ -24,13 +24,14 @@ class Tokenizer:
         pad_token_id: what shorter rows of a batch are filled with.
     """
 
-    def __init__(self, content: bytes, *, max_tokens: int, pad_token_id: int) -> None:
+    def __init__(self, content: bytes, *, max_tokens: int, pad_token_id: int, tell: bool = True) -> None:
         """Read a tokenizer.
 
         Args:
             content: of ``tokenizer.json``; truncation and padding set in it are not used.
             max_tokens: the limit.
             pad_token_id: see above.
+            tell: log a warning when a text is cut for the first time.
 
         Raises:
             DataError: the content is not a tokenizer.
@@ -42,7 +43,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self.max_tokens, self.pad_token_id = max_tokens, pad_token_id
-        self._told = False
+        self._told = not tell
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Token ids of each text, int32, shape (tokens,), of at least one and at most ``max_tokens``.

@@ -111,3 +111,10 @@ def test_a_bare_encoder_is_refused_rather_than_given_a_random_head(tmp_path: Pat
     DistilBertModel(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"weights are missing: classifier\.bias"):
         checkpoint.read(edit(tmp_path, architectures=["DistilBertForSequenceClassification"]))
+
+
+def test_others_may_read_what_is_written(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, tiny.encoder(), tiny.tokenizer_json())
+    plain = tmp_path / "plain"
+    plain.write_text("")  # with the mode that this process gives to any file
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {plain.stat().st_mode}

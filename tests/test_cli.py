@@ -232,6 +232,12 @@ class TestBadInput:
         )
         refused(done, "no")
 
+    def test_a_folder_that_holds_other_things_is_never_replaced(self, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "thesis.txt").write_text("years of work")
+        done = edgelm("compress", place / "checkpoint", "--out", tmp_path, "--data", place / "train.jsonl", "--macs", 2)
+        refused(done, "thesis.txt")
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
     def test_bad_usage(self) -> None:
         done = edgelm("run")
         assert done.returncode == 2
