@@ -1,5 +1,5 @@
 # make demo · make test · make check. Set-up happens once, and again when pyproject.toml or constraints.txt change.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 

@@ -83,6 +83,7 @@ def build(
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.profile import report
+    _check_outputs(html, json_out)
     located = recipe.read(recipe_path, overrides or ())
     out = out or Path("build") / f"{recipe_path.resolve().parent.name}.edgelm"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +109,7 @@ def compress(
     with _needs("edgelm compress", "compress"):
         from edgelm import build as steps
         from edgelm import checkpoint, recipe
+    _check_outputs(json_out)
     checkpoint.check_target(out)
     given = [f"data.train={json.dumps(str(data.resolve()))}"] if data else []
     given += [f"prune.macs={macs}"] if macs else []
@@ -136,6 +138,7 @@ def export(
     with _needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
+    _check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
     dev = {"dev": str(data.resolve())} if data else {}
@@ -187,6 +190,7 @@ def evaluate(
     """The task metric of each variant, on this machine."""
     from edgelm.evaluate import evaluate_bundle
 
+    _check_outputs(json_out)
     results = evaluate_bundle(
         bundle, data, engine=engine, precision=precision, threads=threads, progress=console.progress
     )
@@ -213,6 +217,7 @@ def profile(
     from edgelm.profile.measure import profile_bundle
 
     check_device(device)
+    _check_outputs(html, json_out)
     if html:
         with _needs("the HTML report", "report"):
             from edgelm.profile import report
@@ -293,6 +298,13 @@ def _emit(target: str | None, command: str, found: dict[str, Any]) -> None:
 
     with staged(Path(target)) as staging:
         staging.write_text(text, encoding="utf-8")
+
+
+def _check_outputs(*paths: Path | str | None) -> None:
+    """Refuse a file in a folder that is not there, before the work and not after it."""
+    for path in paths:
+        if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
+            raise DataError(f"{path}: the folder it is to be written to is not there; make it first")
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -226,11 +226,12 @@ class TestBadInput:
         done = edgelm("export", place / "checkpoint", "--device", "rasberry-pi-5", "--out", tmp_path / "x.edgelm")
         refused(done, "raspberry-pi-5")
 
-    def test_an_output_folder_that_is_not_there(self, place: Path, tmp_path: Path) -> None:
-        done = edgelm(
-            "export", place / "checkpoint", "--device", "generic-x86_64", "--out", tmp_path / "no" / "x.edgelm"
-        )
-        refused(done, "no")
+    @pytest.mark.parametrize("option", ["--out", "--json"])
+    def test_an_output_folder_that_is_not_there(self, option: str, place: Path, tmp_path: Path) -> None:
+        outputs = {"--out": tmp_path / "x.edgelm", "--json": tmp_path / "x.json"} | {option: tmp_path / "no" / "x"}
+        named = [part for pair in outputs.items() for part in pair]
+        refused(edgelm("export", place / "checkpoint", "--device", "generic-x86_64", *named), "make it first")
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_that_holds_other_things_is_never_replaced(self, place: Path, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("years of work")
