@@ -58,10 +58,12 @@ def progress(name: str, total: int) -> Iterator[Advance]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table that fits a terminal: the first two columns are words, the rest are numbers."""
+    """A table that fits a terminal of 80 columns: the first two columns are words, the rest are numbers."""
     made = Table(title=title, title_justify="left", title_style="italic", header_style="bold", box=box.SIMPLE_HEAD)
+    made.show_edge = made.pad_edge = False
+    made.padding = (0, 1 if out.width >= 100 else 0)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index < 2 else "right")
+        made.add_column(column, justify="left" if index < 2 else "right", no_wrap=index < 2)
     for row in rows:
         made.add_row(*(escape(cell) for cell in row))
     return made

@@ -224,4 +224,5 @@ def _facts(facts: Iterable[tuple[str, str]]) -> None:
 
 
 def _print(made: table.Table) -> None:
+    console.out.print()
     console.out.print(console.table(made.title, made.columns, made.rows))

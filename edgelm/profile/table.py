@@ -76,7 +76,7 @@ def overview(manifest: Manifest, profile: Profile, tokens: int | None = None) ->
         for variant in manifest.variants
     ]
     metric = base.score.metric if base.score else "score"
-    columns = ("engine", "precision", "size", "agreement", metric, "p50 ms", "p90 ms", "speed-up", "memory")
+    columns = ("engine", "precision", "size", "agreement", metric, "p50 ms", "p90 ms", "faster", "memory")
     return Table(f"{tokens} tokens", columns, tuple(rows))
 
 
@@ -89,7 +89,7 @@ def latency(profile: Profile) -> Table:
         interval = f"{milliseconds(found.low)} to {milliseconds(found.high)}"
         fixed = (run.engine, run.precision, str(run.tokens))
         rows.append((*fixed, *times, interval, str(found.n), _memory(run)))
-    columns = ("engine", "precision", "tokens", "p50 ms", "p90 ms", "p99 ms", "median, 95 %", "samples", "memory")
+    columns = ("engine", "precision", "tokens", "p50 ms", "p90 ms", "p99 ms", "median, 95 %", "n", "memory")
     return Table("every run", columns, tuple(rows))
 
 
@@ -113,12 +113,13 @@ def parity(manifest: Manifest) -> Table:
         "precision",
         "texts",
         "same label",
-        "largest difference of a logit",
-        "mean KL, nats",
-        "hostile texts",
-        "largest difference on those",
+        "max diff",
+        "mean KL",
+        "hostile",
+        "max diff",
     )
-    return Table("parity with the exported module", columns, tuple(rows))
+    title = "parity with the exported module: largest difference of a logit, KL in nats, the same on hostile input"
+    return Table(title, columns, tuple(rows))
 
 
 def warnings(profile: Profile) -> tuple[str, ...]:
@@ -154,8 +155,8 @@ def milliseconds(time: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent: 100 only when it is all of them."""
-    return "100 %" if share == 1.0 else f"{min(share * 100, 99.99):.4g} %"
+    """A share in per cent with three digits: 100 only when it is all of them."""
+    return "100 %" if share == 1.0 else f"{min(share * 100, 99.9):.3g} %"
 
 
 def size(count: int) -> str:
