@@ -103,7 +103,7 @@ def save(compressed: Compressed, folder: Path) -> None:
     """Write a compressed checkpoint; nothing is left under its name unless all of it was written."""
     with bundle.staged_dir(folder) as staging:
         checkpoint.write(staging, compressed.model, compressed.tokenizer)
-    remove(_partial(folder))
+    _forget(compressed, folder)
 
 
 def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def build(
         original = baseline.extra(compressed.original, cores())
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
         bundle.add(staging, "profile.json", encode(profile))
-    remove(_partial(out))
+    _forget(compressed, out)
     return manifest, profile, compressed
 
 
@@ -261,6 +261,12 @@ def _judges(located: Located, labels: Sequence[str]) -> tuple[tuple[str, ...], N
 def _partial(out: Path) -> Path:
     """Where it is kept how far distillation is, until ``out`` is written."""
     return out.parent / f"{out.name}.partial"
+
+
+def _forget(compressed: Compressed, out: Path) -> None:
+    """Remove the state of a distillation whose result is written."""
+    if "distill" in compressed.report:
+        remove(_partial(out))
 
 
 def _state(out: Path, original: Checkpoint, model: Encoder, *wanted: Any) -> State:

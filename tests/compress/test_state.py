@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 
+from edgelm import build, recipe
 from edgelm.compress.state import State, job, remove
 from edgelm.errors import DataError
 from edgelm.recipe import Distill
@@ -104,6 +105,41 @@ def test_other_parts_are_another_job() -> None:
 def test_a_part_that_cannot_be_told_apart_is_refused() -> None:
     with pytest.raises(TypeError, match="object"):
         job(object())
+
+
+def test_the_job_is_the_recipes_compression_the_data_and_the_checkpoint(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgelm.compress.state.INTERVAL", 0.0)
+    texts = [json.dumps({"text": f"{text} it", "label": "music"}) for text in tiny.TEXTS]
+    (tmp_path / "train.jsonl").write_text("\n".join(texts))
+    (tmp_path / "other.jsonl").write_text("\n".join(texts[1:]))
+    other = tiny.distilbert(tmp_path / "other")
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))  # one weight differs
+
+    def compress(model: Path = tiny_checkpoint, *changes: str, train: str = "train.jsonl") -> str:
+        """What is logged when the first job was killed and this one is run."""
+        remove(tmp_path / "out.partial")
+        base = ["distill.epochs=1", "distill.batch=2", "prune.macs=1.2"]
+        for given, name, source in ((base, "train.jsonl", tiny_checkpoint), ([*base, *changes], train, model)):
+            caplog.clear()
+            located = recipe.of(given, data={"train": str(tmp_path / name)}).with_model(str(source))
+            done = build.compress(located, out=tmp_path / "out")
+        assert (tmp_path / "out.partial").exists()  # it goes when the output is written
+        build.save(done, tmp_path / "out")
+        assert not (tmp_path / "out.partial").exists()
+        return caplog.text
+
+    assert "going on" in compress()
+    assert "going on" in compress(tiny_checkpoint, "gates.fp32={max_abs_diff=9, agreement=0, kl=9, accuracy_loss=9}")
+    for found in (
+        compress(tiny_checkpoint, "distill.seed=1"),
+        compress(tiny_checkpoint, "prune.samples=5"),
+        compress(tiny_checkpoint, train="other.jsonl"),
+        compress(other),
+    ):
+        assert "another job" in found
 
 
 COMPRESS = """
