@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from edgelm import baseline, bundle, checkpoint, data, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
-from edgelm.compress.distill import distill, steps
+from edgelm.compress.distill import Dev, distill, steps
 from edgelm.compress.prune import prune
+from edgelm.compress.state import State, job, remove
 from edgelm.compress.vocab import coarse, trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import cores
@@ -55,8 +56,14 @@ class Compressed:
     report: dict[str, Any]
 
 
-def compress(located: Located, *, progress: Progress = silent) -> Compressed:
+def compress(located: Located, *, out: Path | None = None, progress: Progress = silent) -> Compressed:
     """Prune, trim the vocabulary and distil, each if the recipe asks for it.
+
+    Args:
+        located: the recipe.
+        out: what will be written. Beside it, as ``OUT.partial``, is kept how far distillation is; whoever was killed
+            goes on from there, and ``save`` and ``build`` remove it. Nothing is kept if not given.
+        progress: shown while it runs.
 
     Raises:
         EdgelmError: the checkpoint, the data or the recipe cannot be used.
@@ -68,6 +75,7 @@ def compress(located: Located, *, progress: Progress = silent) -> Compressed:
     if plan.vocab is None and plan.prune is None and plan.distill is None:
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, model.config.labels)
+    judges = _judges(located, model.config.labels)
     layers = tuple(range(len(model.layers)))
     if plan.prune is not None:
         rows = _rows(model, tokenizer, limit, train.texts)
@@ -80,8 +88,13 @@ def compress(located: Located, *, progress: Progress = silent) -> Compressed:
         report["vocab"] = asdict(trimmed)
     if plan.distill is not None:
         rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
+        dev = Dev(_rows(model, tokenizer, limit, judges[0]), judges[1]) if judges else None
+        wanted = (plan.prune, plan.vocab, plan.distill, train.gold, dev, rows, theirs)
+        state = _state(out, original, model, *wanted) if out else None
         with progress("distil", steps(rows, plan.distill)) as advance:
-            model, distilled = distill(model, original.model, plan.distill, rows, theirs, layers, progress=advance)
+            model, distilled = distill(
+                model, original.model, plan.distill, rows, theirs, layers, dev=dev, state=state, progress=advance
+            )
         report["distill"] = asdict(distilled)
     return Compressed(original, model, tokenizer, limit, report)
 
@@ -90,6 +103,7 @@ def save(compressed: Compressed, folder: Path) -> None:
     """Write a compressed checkpoint; nothing is left under its name unless all of it was written."""
     with bundle.staged_dir(folder) as staging:
         checkpoint.write(staging, compressed.model, compressed.tokenizer)
+    _forget(compressed, folder)
 
 
 def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
@@ -137,12 +151,13 @@ def build(
     Raises:
         EdgelmError: as in ``compress`` and ``export``.
     """
-    compressed = compress(located, progress=progress)
+    compressed = compress(located, out=out, progress=progress)
     with bundle.staged(out) as staging:
         manifest = _export(compressed, located, staging, progress)
         original = baseline.extra(compressed.original, cores())
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
         bundle.add(staging, "profile.json", encode(profile))
+    _forget(compressed, out)
     return manifest, profile, compressed
 
 
@@ -231,6 +246,38 @@ def _train(located: Located, labels: Sequence[str]) -> Dataset:
     if located.recipe.data.train is None:
         raise RecipeError("compression needs texts: expected data.train (JSON lines with 'text', best with 'label')")
     return data.read(located.path(located.recipe.data.train), labels)
+
+
+def _judges(located: Located, labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
+    """The dev texts by which distillation is ended, with their classes; None if it is not."""
+    if located.recipe.distill is None or located.recipe.distill.patience is None:
+        return None
+    texts = data.read(located.path(located.recipe.data.dev), labels) if located.recipe.data.dev else None
+    if texts is None or texts.gold is None:
+        raise RecipeError("distill.patience needs data.dev: expected JSON lines with 'text' and 'label'")
+    return texts.texts, texts.gold
+
+
+def _partial(out: Path) -> Path:
+    """Where it is kept how far distillation is, until ``out`` is written."""
+    return out.parent / f"{out.name}.partial"
+
+
+def _forget(compressed: Compressed, out: Path) -> None:
+    """Remove the state of a distillation whose result is written."""
+    if "distill" in compressed.report:
+        remove(_partial(out))
+
+
+def _state(out: Path, original: Checkpoint, model: Encoder, *wanted: Any) -> State:
+    """Of a job that is told by all that its result depends on: what goes in, what is wanted of it, and edgelm itself.
+
+    Of the pruned model it is the shape alone: its weights follow from the rest, to the last bit only on one machine.
+    """
+    return State(
+        _partial(out),
+        job(version("edgelm"), original.tokenizer, original.model.state_dict(), model.config, *wanted),
+    )
 
 
 def _dev(located: Located, labels: Sequence[str]) -> Dataset:

@@ -100,6 +100,8 @@ class Distill(Strict, frozen=True, kw_only=True):
         dropout: probability, in the student.
         mix: copies of the training texts, spliced pairwise, that are added to them.
         split: share of the student's wordpieces that is left out when a copy is cut, another one for each copy.
+        patience: score the dev texts after every epoch, keep the best weights, and end after so many scores in a row
+            that are not better; without it, all epochs are run and the last weights are kept.
         seed: of the order of texts, the dropout and the splicing.
     """
 
@@ -112,6 +114,7 @@ class Distill(Strict, frozen=True, kw_only=True):
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     mix: Annotated[int, Meta(ge=0)] = 0
     split: Fraction = 0.0
+    patience: Positive | None = None
     seed: int = 0
 
 
