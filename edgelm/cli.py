@@ -115,7 +115,6 @@ def compress(
     given += [f"prune.macs={macs}"] if macs else []
     overrides = [*given, *(overrides or ())]
     located = recipe.read(recipe_path, overrides) if recipe_path else recipe.of(overrides)
-    out.parent.mkdir(parents=True, exist_ok=True)
     compressed = steps.compress(located.with_model(model), out=out, progress=console.progress)
     steps.save(compressed, out)
     found = steps.summary(compressed, located)
