@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import Dev, distill, steps
 from edgelm.compress.prune import prune
 from edgelm.compress.state import State, job, remove
-from edgelm.compress.vocab import coarse, trim
+from edgelm.compress.vocab import trim, without
 from edgelm.data import Dataset
 from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
@@ -299,10 +300,12 @@ def _distillation_rows(
     names = located.recipe.data.unlabelled
     texts = [*train.texts, *(text for name in names for text in data.read_texts(located.path(name)))]
     rows = _rows(model, tokenizer, limit, texts)
-    for copy in range(config.mix):
-        made = data.mixed(train.texts, config.seed + copy)
-        rows += _rows(model, coarse(tokenizer, config.split, config.seed + copy), limit, made)
-        texts += made
+    counts = Counter(int(i) for row in rows for i in row)
+    rare = {i for i, count in counts.items() if count < config.rare}
+    again = [text for text, row in zip(texts, rows, strict=True) if not rare.isdisjoint(row.tolist())]
+    if again:
+        rows += _rows(model, without(tokenizer, rare), limit, again)
+        texts += again
     return rows, _rows(original.model, original.tokenizer, limit, texts)
 
 

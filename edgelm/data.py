@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Dataset", "by_length", "mixed", "read", "read_texts", "sample"]
+__all__ = ["Dataset", "by_length", "read", "read_texts", "sample"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -96,22 +96,6 @@ def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> 
             yield np.array(group, np.int64)
             group.clear()
     yield from (np.array(group, np.int64) for group in groups.values() if group)
-
-
-def mixed(texts: Sequence[str], seed: int) -> tuple[str, ...]:
-    """As many new, unlabelled texts: the beginning of each joined to the end of another, cut between words.
-
-    Distillation needs text near the task's, not text with labels [TinyBERT, Jiao 2020, section 3.2]; splicing gives
-    it without another model.
-    """
-    random = np.random.default_rng(seed)
-    words = [text.split() for text in texts]
-    spliced = []
-    for head, second in zip(words, random.integers(len(texts), size=len(texts)), strict=True):
-        tail = words[second]
-        cut, start = random.integers(1, max(2, len(head) + 1)), random.integers(0, max(1, len(tail)))
-        spliced.append(" ".join([*head[:cut], *tail[start:]]))
-    return tuple(spliced)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

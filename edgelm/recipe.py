@@ -27,6 +27,7 @@ __all__ = [
     "Located",
     "Prune",
     "Recipe",
+    "Scores",
     "Vocab",
     "dump",
     "of",
@@ -36,6 +37,7 @@ __all__ = [
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Scores = Literal["surgeon", "fisher", "taylor", "magnitude"]
 
 
 class Data(Strict, frozen=True, kw_only=True):
@@ -57,11 +59,13 @@ class Vocab(Strict, frozen=True, kw_only=True):
 
     Attributes:
         min_count: a piece is kept if it occurs at least this often.
+        rows: at most so many rows in all; the rarest pieces go first.
         characters: kept besides: ``all``, so that no word becomes ``[UNK]`` that was not before, or only those of
             ``ascii``, which is smaller and suits texts in English alone.
     """
 
     min_count: Positive = 1
+    rows: Positive | None = None
     characters: Literal["all", "ascii"] = "all"
 
 
@@ -72,7 +76,8 @@ class Prune(Strict, frozen=True, kw_only=True):
         macs: divide the multiply-accumulates of the encoder's linear layers by this; widths differ by layer.
         heads: keep this many attention heads in every layer.
         ffn: keep this many FFN neurons in every layer.
-        layers: keep only these layers, counted from 0.
+        layers: keep only these layers, counted from 0, or so many of them, the ones that score best.
+        by: the score that decides; see ``edgelm.compress.importance``.
         multiple_of: FFN widths are rounded to a multiple of this (what the engines' kernels like).
         samples: calibration texts to score on.
         seed: which of the calibration texts are taken.
@@ -81,7 +86,8 @@ class Prune(Strict, frozen=True, kw_only=True):
     macs: Annotated[float, Meta(ge=1.0)] | None = None
     heads: Positive | None = None
     ffn: Positive | None = None
-    layers: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    layers: Positive | tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    by: Scores = "surgeon"
     multiple_of: Positive = 16
     samples: Positive = 2048
     seed: int = 0
@@ -98,11 +104,11 @@ class Distill(Strict, frozen=True, kw_only=True):
         temperature: of the softened logits [Hinton 2015].
         hidden: weight of the loss on the [CLS] hidden state of every layer.
         dropout: probability, in the student.
-        mix: copies of the training texts, spliced pairwise, that are added to them.
-        split: share of the student's wordpieces that is left out when a copy is cut, another one for each copy.
+        rare: texts with wordpieces that occur fewer times than this are trained on twice, the second time with those
+            words cut into smaller pieces, as unseen words will be.
         patience: score the dev texts after every epoch, keep the best weights, and end after so many scores in a row
             that are not better; without it, all epochs are run and the last weights are kept.
-        seed: of the order of texts, the dropout and the splicing.
+        seed: of the order of texts and the dropout.
     """
 
     epochs: Annotated[float, Meta(gt=0.0)] = 3.0
@@ -112,8 +118,7 @@ class Distill(Strict, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(gt=0.0)] = 2.0
     hidden: Annotated[float, Meta(ge=0.0)] = 1.0
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
-    mix: Annotated[int, Meta(ge=0)] = 0
-    split: Fraction = 0.0
+    rare: Annotated[int, Meta(ge=0)] = 0
     patience: Positive | None = None
     seed: int = 0
 

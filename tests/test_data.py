@@ -79,17 +79,6 @@ def test_batches_hold_every_row_once_and_one_length_each(lengths: list[int], siz
     assert all(len({lengths[i] for i in batch}) == 1 for batch in batches)
 
 
-def test_mixed_texts_are_spliced_from_two_and_repeat_with_the_seed() -> None:
-    texts = ("a b c", "d e f", "g", "")
-    made = data.mixed(texts, seed=1)
-    assert len(made) == 4
-    assert made == data.mixed(texts, seed=1)
-    assert len({data.mixed(texts, seed=seed) for seed in range(9)}) > 1
-    assert {word for text in made for word in text.split()} <= set("abcdefg")
-    for text, old in zip(made[:3], texts[:3], strict=True):
-        assert text.startswith(old.split()[0])
-
-
 def test_the_sample_that_ships_has_texts_of_many_lengths() -> None:
     texts = data.sample().texts
     words = [len(text.split()) for text in texts]

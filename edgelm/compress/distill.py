@@ -100,7 +100,7 @@ def distill(
     """
     if (dev is None) != (config.patience is None):
         raise ValueError("dev and config.patience go together: expected both or neither")
-    truth = answers(teacher, teacher_rows, layers, config)
+    truth = answers(teacher, rows, teacher_rows, layers, config)
     student.train().requires_grad_(True).set_dropout(config.dropout)
     torch.manual_seed(config.seed)
     training = _Training(student, config, steps(rows, config), dev)
@@ -160,7 +160,7 @@ class _Training:
     def step(self, rows: Rows, batch: NDArray[np.int64], truth: Answers, state: State | None) -> None:
         """One step of the optimizer; if it is time, the state before it is written, now known to have a finite loss."""
         random = torch.get_rng_state()
-        value, norm = self._gradients(rows, batch, truth.of(batch))
+        value, norm = self._gradients(rows, batch, truth)
         if not math.isfinite(value) or not math.isfinite(norm):
             what = f"the loss is {value}" if not math.isfinite(value) else f"the gradient's norm is {norm}"
             where = f"step {len(self.losses) + 1} of {self.total}"
@@ -225,7 +225,7 @@ class _Training:
         self.optimizer.zero_grad()
         with batch_fitting(len(batch), len(rows[batch[0]])):
             input_ids = torch.from_numpy(np.stack([rows[i] for i in batch])).long()
-            found = loss(self.student, input_ids, truth, self.config, bf16=self.bf16)
+            found = loss(self.student, input_ids, batch, truth, self.config, bf16=self.bf16)
             found.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         return found.item(), norm.item()

@@ -1,7 +1,9 @@
 """What a student is trained towards: the original's answers, computed once, and the distance from them.
 
 The loss is the divergence of the softened logits [Hinton 2015, "Distilling the Knowledge in a Neural Network"] plus
-the relative squared distance of the [CLS] hidden state after every layer (in the spirit of [TinyBERT, Jiao 2020]).
+the relative squared distance of the hidden states of every token after every layer [TinyBERT, Jiao 2020, eq. 8; the
+widths are the same, so nothing is projected]. Where the student's tokenizer cuts a text into another number of pieces
+than the original's, only [CLS] can be compared; after the last layer it is all there is.
 """
 
 from __future__ import annotations
@@ -24,33 +26,40 @@ from edgelm.recipe import Distill
 
 __all__ = ["Answers", "answers", "batch_fitting", "loss"]
 
+Rows = Sequence[NDArray[np.int32]]
+
 
 @dataclass(frozen=True)
 class Answers:
-    """Of the original, float32.
+    """Of the original, to texts of any lengths.
 
     Attributes:
-        logits: shape (texts, classes).
-        states: [CLS] states, shape (texts, student layers + 1, dim); None where the loss has no use for them.
+        logits: float32, shape (texts, classes).
+        first: where a text's tokens begin in ``states``: int64, shape (texts,).
+        states: hidden states that the student's are compared with, one text after the other: bfloat16, which halves
+            what they take, shape (tokens of all texts, student layers, dim): the embeddings' output and that of every
+            layer but the last. None where the loss has no use for them.
+        last: [CLS] after the last layer, float32, shape (texts, dim).
+        aligned: whether both tokenizers cut the text into as many pieces: bool, shape (texts,).
     """
 
     logits: Tensor
+    first: Tensor
     states: Tensor | None
-
-    def of(self, batch: NDArray[np.int64]) -> Answers:
-        """The answers to some of the texts."""
-        return Answers(self.logits[batch], None if self.states is None else self.states[batch])
+    last: Tensor
+    aligned: Tensor
 
 
 @torch.no_grad()
-def answers(teacher: Encoder, rows: Sequence[NDArray[np.int32]], layers: tuple[int, ...], config: Distill) -> Answers:
+def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int, ...], config: Distill) -> Answers:
     """Run the original once over all texts.
 
     A student layer answers for its own teacher layer and for the dropped ones after it (see ``reconstruct``).
 
     Args:
         teacher: the original.
-        rows: token ids of the texts.
+        rows: token ids of the texts, as the student's tokenizer cuts them.
+        teacher_rows: of the same texts, as the original's does.
         layers: for each of the student's layers, its index in the teacher.
         config: texts a batch, and whether the states are needed.
 
@@ -58,20 +67,26 @@ def answers(teacher: Encoder, rows: Sequence[NDArray[np.int32]], layers: tuple[i
         CheckpointError: an answer is not finite.
         RecipeError: a batch, or all answers, do not fit into memory.
     """
-    ends = [0, *(following for following in (*layers[1:], len(teacher.layers)))]
+    ends = [0, *layers[1:]]  # the state after the embeddings, and before each kept layer but the first
+    lengths = torch.tensor([len(row) for row in teacher_rows])
+    first = lengths.cumsum(0) - lengths
     with fitting(f"distill: the hidden states of {len(rows)} texts", "give fewer texts, or set distill.hidden = 0"):
         logits = torch.zeros(len(rows), len(teacher.config.labels))
-        states = torch.zeros(len(rows), len(ends), teacher.config.dim) if config.hidden else None
-    for batch in by_length(rows, config.batch):
-        with batch_fitting(len(batch), len(rows[batch[0]])):
-            input_ids = torch.from_numpy(np.stack([rows[i] for i in batch])).long()
+        last = torch.zeros(len(rows), teacher.config.dim)
+        size = (int(lengths.sum()), len(ends), teacher.config.dim)
+        states = torch.zeros(size, dtype=torch.bfloat16) if config.hidden else None
+    for batch in by_length(teacher_rows, config.batch):
+        with batch_fitting(len(batch), len(teacher_rows[batch[0]])):
+            input_ids = torch.from_numpy(np.stack([teacher_rows[i] for i in batch])).long()
             hidden = list(teacher.hidden_states(input_ids, torch.ones_like(input_ids)))
-            logits[batch] = teacher.classify(hidden[-1])
+            logits[batch], last[batch] = teacher.classify(hidden[-1]), hidden[-1][:, 0]
             if states is not None:
-                states[batch] = torch.stack([hidden[end][:, 0] for end in ends], 1)
-    if not logits.isfinite().all() or (states is not None and not states.isfinite().all()):
+                where = first[batch][:, None] + torch.arange(input_ids.shape[1])
+                states[where] = torch.stack([hidden[end] for end in ends], 2).bfloat16()
+    if not logits.isfinite().all() or not last.isfinite().all():
         raise CheckpointError("distill: expected numbers as answers of the original, found NaN or infinity: mend it")
-    return Answers(logits, states)
+    aligned = torch.tensor([len(ours) == len(theirs) for ours, theirs in zip(rows, teacher_rows, strict=True)])
+    return Answers(logits, first, states, last, aligned)
 
 
 def batch_fitting(texts: int, tokens: int) -> AbstractContextManager[None]:
@@ -80,13 +95,16 @@ def batch_fitting(texts: int, tokens: int) -> AbstractContextManager[None]:
     return fitting(f"distill: {texts} texts of {tokens} tokens", remedy)
 
 
-def loss(student: Encoder, input_ids: Tensor, truth: Answers, config: Distill, *, bf16: bool) -> Tensor:
+def loss(
+    student: Encoder, input_ids: Tensor, texts: NDArray[np.int64], truth: Answers, config: Distill, *, bf16: bool
+) -> Tensor:
     """The mean loss of one batch.
 
     Args:
         student: the compressed encoder.
         input_ids: int64, shape (batch, tokens), without padding.
-        truth: the original's answers to these texts alone.
+        texts: which texts these are: int64, shape (batch,).
+        truth: the original's answers to all texts.
         config: temperature, and the weight of the hidden states.
         bf16: compute matrix products in bfloat16.
 
@@ -96,11 +114,25 @@ def loss(student: Encoder, input_ids: Tensor, truth: Answers, config: Distill, *
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         hidden = list(student.hidden_states(input_ids, torch.ones_like(input_ids)))
         logits = student.classify(hidden[-1])
-    soft = functional.log_softmax(truth.logits / config.temperature, -1)
+    soft = functional.log_softmax(truth.logits[texts] / config.temperature, -1)
     ours = functional.log_softmax(logits.float() / config.temperature, -1)
     divergence = functional.kl_div(ours, soft, reduction="batchmean", log_target=True) * config.temperature**2
     if truth.states is None:
         return divergence
-    states = torch.stack([h[:, 0] for h in hidden], 1).float()
-    distance = (states - truth.states).square().mean(-1) / truth.states.square().mean(-1)
-    return divergence + config.hidden * distance.mean()
+    last = _distance(hidden[-1][:, 0].float(), truth.last[texts]).mean()
+    return divergence + config.hidden * (_states(hidden[:-1], texts, truth) + last) / len(hidden)
+
+
+def _states(hidden: Sequence[Tensor], texts: NDArray[np.int64], truth: Answers) -> Tensor:
+    """The distance of the states before the last one, summed over layers: the mean over the tokens that compare."""
+    assert truth.states is not None
+    tokens = torch.arange(hidden[0].shape[1])
+    compare = truth.aligned[texts][:, None] | (tokens == 0)
+    where = (truth.first[texts][:, None] + tokens)[compare]
+    ours = torch.stack([state[compare] for state in hidden], 1).float()
+    return _distance(ours, truth.states[where].float()).mean(0).sum()
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared, relative to the size of theirs; over the last axis."""
+    return (ours - theirs).square().mean(-1) / theirs.square().mean(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgelm.errors import CheckpointError
+from edgelm.errors import CheckpointError, RecipeError
 from edgelm.model import Encoder
 from edgelm.recipe import Vocab
 
-__all__ = ["VocabReport", "coarse", "trim"]
+__all__ = ["VocabReport", "trim", "without"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def trim(
 
     Raises:
         CheckpointError: the tokenizer is not WordPiece.
+        RecipeError: what is always kept does not fit into ``config.rows``.
     """
     described: dict[str, Any] = json.loads(tokenizer)
     kind = described.get("model", {}).get("type")
@@ -62,11 +63,8 @@ def trim(
     vocab: dict[str, int] = described["model"]["vocab"]
     special = {token["content"] for token in described["added_tokens"]}
     prefix = described["model"]["continuing_subword_prefix"]
-    kept = [
-        piece
-        for piece, index in sorted(vocab.items(), key=lambda item: item[1])
-        if counts[index] >= config.min_count or piece in special or _kept(piece.removeprefix(prefix), config)
-    ]
+    always = {piece for piece in vocab if piece in special or _kept(piece.removeprefix(prefix), config)}
+    kept = sorted(_chosen(vocab, always, counts, config), key=vocab.__getitem__)
     new = {vocab[piece]: index for index, piece in enumerate(kept)}
     trimmed = _with_rows(model, [vocab[piece] for piece in kept], new)
     described["model"]["vocab"] = {piece: index for index, piece in enumerate(kept)}
@@ -77,27 +75,40 @@ def trim(
     return trimmed, json.dumps(described, ensure_ascii=False).encode(), report
 
 
-def coarse(tokenizer: bytes, share: float, seed: int) -> bytes:
+def without(tokenizer: bytes, pieces: Container[int]) -> bytes:
     """The same tokenizer without some of its pieces, so that words are cut into smaller ones it still has.
 
-    A model trained on such cuts too answers better for words that are not whole in its vocabulary [MaxMatch-Dropout,
-    Hiraoka 2022]; ids stay as they are.
+    A model trained on such cuts too answers better for words that are not whole in its vocabulary [in the spirit of
+    MaxMatch-Dropout, Hiraoka 2022]. Ids stay as they are.
 
     Args:
         tokenizer: content of ``tokenizer.json``; WordPiece.
-        share: of the pieces that are left out; single characters and special tokens never are.
-        seed: which.
+        pieces: ids of those that are left out; single characters and special tokens never are.
     """
     described: dict[str, Any] = json.loads(tokenizer)
     special = {token["content"] for token in described["added_tokens"]}
     prefix = described["model"]["continuing_subword_prefix"]
-    random = np.random.default_rng(seed)
     described["model"]["vocab"] = {
         piece: index
         for piece, index in described["model"]["vocab"].items()
-        if random.random() >= share or piece in special or len(piece.removeprefix(prefix)) == 1
+        if index not in pieces or piece in special or len(piece.removeprefix(prefix)) == 1
     }
     return json.dumps(described, ensure_ascii=False).encode()
+
+
+def _chosen(vocab: dict[str, int], always: set[str], counts: Counter[int], config: Vocab) -> list[str]:
+    """The pieces to keep: some always, then the most frequent, and of equally frequent ones those of lower id."""
+    room = len(vocab) if config.rows is None else config.rows - len(always)
+    if room < 0:
+        raise RecipeError(
+            f"vocab.rows: {config.rows} are fewer than the {len(always)} of special tokens and single characters; "
+            'set it higher, or vocab.characters = "ascii"'
+        )
+    frequent = sorted(
+        (piece for piece, index in vocab.items() if counts[index] >= config.min_count and piece not in always),
+        key=lambda piece: (-counts[vocab[piece]], vocab[piece]),
+    )
+    return [*always, *frequent[:room]]
 
 
 def _kept(characters: str, config: Vocab) -> bool:

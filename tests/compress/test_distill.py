@@ -25,7 +25,7 @@ TEACHER = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
 
 
 def student() -> Encoder:
-    return prune(TEACHER, Prune(layers=(0, 2), ffn=16), ROWS, None)[0]
+    return prune(TEACHER, Prune(layers=(0, 2), ffn=16, by="fisher"), ROWS, None)[0]
 
 
 def divergence(model: Encoder) -> float:
@@ -37,7 +37,7 @@ def divergence(model: Encoder) -> float:
 
 def test_the_student_comes_nearer_to_the_teacher_on_texts_it_has_not_seen() -> None:
     before = student()
-    after, report = distill(student(), TEACHER, Distill(epochs=12, lr=3e-3, dropout=0.0), ROWS, ROWS, (0, 2))
+    after, report = distill(student(), TEACHER, Distill(epochs=24, lr=3e-3, dropout=0.0), ROWS, ROWS, (0, 2))
     assert divergence(after) < 0.7 * divergence(before)
     assert report.loss_end < report.loss_start
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from edgelm.compress.vocab import coarse, trim
-from edgelm.errors import CheckpointError
+from edgelm.compress.vocab import trim, without
+from edgelm.errors import CheckpointError, RecipeError
 from edgelm.model import Encoder
 from edgelm.recipe import Vocab
 
@@ -76,14 +76,14 @@ def test_special_tokens_are_renumbered_everywhere(template: bool) -> None:
     assert cut.ids[0] != moved[2]
 
 
-def test_a_coarse_tokenizer_cuts_words_smaller_and_keeps_ids() -> None:
-    whole = Tokenizer.from_str(coarse(tiny.tokenizer_json(), 0.0, 0).decode())
-    letters = Tokenizer.from_str(coarse(tiny.tokenizer_json(), 1.0, 0).decode())
+def test_without_pieces_words_are_cut_smaller_and_ids_stay() -> None:
+    whole = Tokenizer.from_str(without(tiny.tokenizer_json(), set()).decode())
     assert whole.get_vocab() == WHOLE.get_vocab()
-    assert letters.encode("play it").tokens == ["[CLS]", "p", "##l", "##a", "##y", "i", "##t", "[SEP]"]
-    assert all(WHOLE.get_vocab()[piece] == index for piece, index in letters.get_vocab().items())
-    half = [coarse(tiny.tokenizer_json(), 0.5, seed) for seed in (1, 1, 2)]
-    assert half[0] == half[1] != half[2]
+    fewer = Tokenizer.from_str(without(tiny.tokenizer_json(), {WHOLE.get_vocab()["play"]}).decode())
+    assert fewer.encode("play it").tokens == ["[CLS]", "p", "##l", "##a", "##y", "it", "[SEP]"]
+    none = Tokenizer.from_str(without(tiny.tokenizer_json(), set(range(10_000))).decode())
+    assert none.encode("it").tokens == ["[CLS]", "i", "##t", "[SEP]"]
+    assert all(WHOLE.get_vocab()[piece] == index for piece, index in none.get_vocab().items())
 
 
 EXTRA = ["\u044f", "##\u044f", "\u4e2d"]
@@ -103,6 +103,21 @@ def test_other_characters_go_where_ascii_alone_is_asked_for_unless_they_occur(
     pieces = set(json.loads(small)["model"]["vocab"])
     assert pieces & set(EXTRA) == expected
     assert {"p", "##p", "9", "?"} <= pieces
+
+
+def test_the_rarest_pieces_go_first_where_rows_are_few() -> None:
+    always = trim(MODEL, tiny.tokenizer_json(), Vocab(), [])[0].config.vocab_size
+    rows = [np.array(WHOLE.encode(text).ids, np.int32) for text in ["it is it", "it is on"]]
+    model, small, report = trim(MODEL, tiny.tokenizer_json(), Vocab(rows=always + 2), rows)
+    pieces = set(json.loads(small)["model"]["vocab"])
+    assert {"it", "is"} <= pieces
+    assert "on" not in pieces
+    assert model.config.vocab_size == report.rows[1] == always + 2
+
+
+def test_fewer_rows_than_characters_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"vocab\.rows: 3 are fewer than the \d+ of special tokens"):
+        trim(MODEL, tiny.tokenizer_json(), Vocab(rows=3), ROWS)
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
