@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,10 @@ reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: T
 
 bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DATA=folder MODELS=folder (20 minutes)
 	$(BIN)/python benchmarks/main_job.py --data $(DATA) --models $(MODELS)
+
+bench-compress: .venv/.ready ## docs/compression.md from scratch: DATA=folder MODELS=folder (an hour or two; goes on where it was)
+	$(BIN)/python benchmarks/compression.py --data $(DATA) --models $(MODELS)
+	$(BIN)/python benchmarks/pareto.py
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py

@@ -16,6 +16,7 @@ import typer.core
 
 from edgelm import console, show
 from edgelm.errors import DataError, EdgelmError, MissingExtra
+from edgelm.progress import silent
 
 __all__ = ["app", "main"]
 
@@ -109,13 +110,17 @@ def compress(
     with _needs("edgelm compress", "compress"):
         from edgelm import build as steps
         from edgelm import checkpoint, recipe
+        from edgelm.compress.world import world
     _check_outputs(json_out)
     checkpoint.check_target(out)
     given = [f"data.train={json.dumps(str(data.resolve()))}"] if data else []
     given += [f"prune.macs={macs}"] if macs else []
     overrides = [*given, *(overrides or ())]
     located = recipe.read(recipe_path, overrides) if recipe_path else recipe.of(overrides)
-    compressed = steps.compress(located.with_model(model), out=out, progress=console.progress)
+    first = world().first  # under `accelerate launch` one process speaks and writes for all
+    compressed = steps.compress(located.with_model(model), out=out, progress=console.progress if first else silent)
+    if not first:
+        return
     steps.save(compressed, out)
     found = steps.summary(compressed, located)
     if json_out != "-":

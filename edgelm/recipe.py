@@ -104,6 +104,8 @@ class Distill(Strict, frozen=True, kw_only=True):
         temperature: of the softened logits [Hinton 2015].
         hidden: weight of the loss on the [CLS] hidden state of every layer.
         dropout: probability, in the student.
+        embeddings: whether the word embeddings are trained; a whole vocabulary of them is most of the work of a step,
+            and unseen words are better left where the original has them.
         rare: texts with wordpieces that occur fewer times than this are trained on twice, the second time with those
             words cut into smaller pieces, as unseen words will be.
         patience: score the dev texts after every epoch, keep the best weights, and end after so many scores in a row
@@ -118,6 +120,7 @@ class Distill(Strict, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(gt=0.0)] = 2.0
     hidden: Annotated[float, Meta(ge=0.0)] = 1.0
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    embeddings: bool = True
     rare: Annotated[int, Meta(ge=0)] = 0
     patience: Positive | None = None
     seed: int = 0

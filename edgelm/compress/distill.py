@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgelm.compress.losses import Answers, answers, batch_fitting, loss
 from edgelm.compress.state import State
+from edgelm.compress.world import World, world
 from edgelm.data import by_length
 from edgelm.devices.machine import machine
 from edgelm.errors import RecipeError
@@ -100,10 +101,13 @@ def distill(
     """
     if (dev is None) != (config.patience is None):
         raise ValueError("dev and config.patience go together: expected both or neither")
-    truth = answers(teacher, rows, teacher_rows, layers, config)
+    here = world()
+    truth = answers(teacher.to(here.device), rows, teacher_rows, layers, config)
+    here.same_(student.to(here.device))
     student.train().requires_grad_(True).set_dropout(config.dropout)
-    torch.manual_seed(config.seed)
-    training = _Training(student, config, steps(rows, config), dev)
+    student.embeddings.word.requires_grad_(config.embeddings)
+    torch.manual_seed(config.seed + here.rank)
+    training = _Training(student, config, steps(rows, config), dev, here)
     if state and (kept := state.read()):
         training.load(kept)
         logging.getLogger("edgelm").warning(
@@ -113,10 +117,11 @@ def distill(
         progress(len(training.losses))
     while not training.done():
         for batch in training.rest_of_epoch(rows):
-            training.step(rows, batch, truth, state)
+            training.step(rows, batch, truth, state if here.first else None)
             if progress:
                 progress(1)
         training.score()
+    teacher.cpu()
     return training.finish(), training.report(len(rows))
 
 
@@ -137,10 +142,11 @@ class _Best:
 class _Training:
     """A student, its optimizer, and all else that changes from step to step."""
 
-    def __init__(self, student: Encoder, config: Distill, total: int, dev: Dev | None) -> None:
-        self.student, self.config, self.total, self.dev = student, config, total, dev
+    def __init__(self, student: Encoder, config: Distill, total: int, dev: Dev | None, here: World) -> None:
+        self.student, self.config, self.total, self.dev, self.here = student, config, total, dev, here
         self.optimizer = torch.optim.AdamW(_groups(student), lr=config.lr, fused=True)
-        self.bf16 = not _BF16.isdisjoint(machine().isa)  # elsewhere it is emulated, several times slower than float32
+        # on a CPU without it, it is emulated, several times slower than float32
+        self.bf16 = here.device.type != "cpu" or not _BF16.isdisjoint(machine().isa)
         self.losses: list[float] = []
         self.best: _Best | None = None
         self.behind = 0  # scores since the best
@@ -150,12 +156,13 @@ class _Training:
         return len(self.losses) == self.total or self.behind == self.config.patience
 
     def rest_of_epoch(self, rows: Rows) -> list[NDArray[np.int64]]:
-        """The batches that are left of the epoch, in an order that depends on the seed and the epoch alone."""
+        """This process's batches that are left of the epoch, in an order that depends on seed and epoch alone."""
         epoch, done = divmod(len(self.losses), _per_epoch(rows, self.config))
         random = np.random.default_rng((self.config.seed, epoch))
         batches = list(by_length(rows, self.config.batch, random.permutation(len(rows))))
-        order = random.permutation(len(batches))[done:]
-        return [batches[index] for index in order[: self.total - len(self.losses)]]
+        shuffled = random.permutation(len(batches))
+        shares = np.resize(shuffled, (_per_epoch(rows, self.config), self.here.size))  # the last step begins anew
+        return [batches[index] for index in shares[done:, self.here.rank][: self.total - len(self.losses)]]
 
     def step(self, rows: Rows, batch: NDArray[np.int64], truth: Answers, state: State | None) -> None:
         """One step of the optimizer; if it is time, the state before it is written, now known to have a finite loss."""
@@ -211,7 +218,7 @@ class _Training:
         if self.best:
             self.student.load_state_dict(self.best.weights)
         self.student.set_dropout(0.0)
-        return self.student.eval().requires_grad_(False)
+        return self.student.cpu().eval().requires_grad_(False)
 
     def report(self, texts: int) -> DistillReport:
         """What was done."""
@@ -224,32 +231,35 @@ class _Training:
         """Leave the clipped gradients of a batch's loss; the loss, and their norm before."""
         self.optimizer.zero_grad()
         with batch_fitting(len(batch), len(rows[batch[0]])):
-            input_ids = torch.from_numpy(np.stack([rows[i] for i in batch])).long()
+            input_ids = torch.from_numpy(np.stack([rows[i] for i in batch])).long().to(self.here.device)
             found = loss(self.student, input_ids, batch, truth, self.config, bf16=self.bf16)
             found.backward()  # type: ignore[no-untyped-call]
+        self.here.mean_(self.student)
         norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        return found.item(), norm.item()
+        return self.here.mean(found.item()), norm.item()
 
 
 @torch.no_grad()
 def _accuracy(student: Encoder, dev: Dev, size: int) -> float:
     """The share of the dev texts that the student answers rightly."""
+    device = student.embeddings.word.weight.device
     logits = torch.zeros(len(dev.rows), len(student.config.labels))
     for batch in by_length(dev.rows, size):
-        input_ids = torch.from_numpy(np.stack([dev.rows[i] for i in batch])).long()
-        logits[batch] = student(input_ids, torch.ones_like(input_ids))
+        input_ids = torch.from_numpy(np.stack([dev.rows[i] for i in batch])).long().to(device)
+        logits[batch] = student(input_ids, torch.ones_like(input_ids)).cpu()
     return accuracy(logits.numpy(), dev.gold).value
 
 
 def _per_epoch(rows: Rows, config: Distill) -> int:
-    """Batches of one pass over the texts."""
-    return sum(1 for _ in by_length(rows, config.batch))
+    """Steps of one pass over the texts: each takes a batch a process."""
+    return math.ceil(sum(1 for _ in by_length(rows, config.batch)) / world().size)
 
 
 def _groups(model: Encoder) -> list[dict[str, object]]:
     """Weight decay acts on matrices alone, not on biases, norms and embeddings."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and "embeddings" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim == 1 or "embeddings" in name]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if p.ndim > 1 and "embeddings" not in name]
+    others = [p for name, p in trained if p.ndim == 1 or "embeddings" in name]
     return [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
 
 

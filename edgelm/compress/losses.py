@@ -31,7 +31,7 @@ Rows = Sequence[NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Answers:
-    """Of the original, to texts of any lengths.
+    """Of the original, to texts of any lengths; on the CPU, wherever it was run.
 
     Attributes:
         logits: float32, shape (texts, classes).
@@ -67,6 +67,7 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
         CheckpointError: an answer is not finite.
         RecipeError: a batch, or all answers, do not fit into memory.
     """
+    device = teacher.embeddings.word.weight.device
     ends = [0, *layers[1:]]  # the state after the embeddings, and before each kept layer but the first
     lengths = torch.tensor([len(row) for row in teacher_rows])
     first = lengths.cumsum(0) - lengths
@@ -77,12 +78,12 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
         states = torch.zeros(size, dtype=torch.bfloat16) if config.hidden else None
     for batch in by_length(teacher_rows, config.batch):
         with batch_fitting(len(batch), len(teacher_rows[batch[0]])):
-            input_ids = torch.from_numpy(np.stack([teacher_rows[i] for i in batch])).long()
+            input_ids = torch.from_numpy(np.stack([teacher_rows[i] for i in batch])).long().to(device)
             hidden = list(teacher.hidden_states(input_ids, torch.ones_like(input_ids)))
-            logits[batch], last[batch] = teacher.classify(hidden[-1]), hidden[-1][:, 0]
+            logits[batch], last[batch] = teacher.classify(hidden[-1]).cpu(), hidden[-1][:, 0].cpu()
             if states is not None:
                 where = first[batch][:, None] + torch.arange(input_ids.shape[1])
-                states[where] = torch.stack([hidden[end] for end in ends], 2).bfloat16()
+                states[where] = torch.stack([hidden[end] for end in ends], 2).bfloat16().cpu()
     if not logits.isfinite().all() or not last.isfinite().all():
         raise CheckpointError("distill: expected numbers as answers of the original, found NaN or infinity: mend it")
     aligned = torch.tensor([len(ours) == len(theirs) for ours, theirs in zip(rows, teacher_rows, strict=True)])
@@ -102,7 +103,7 @@ def loss(
 
     Args:
         student: the compressed encoder.
-        input_ids: int64, shape (batch, tokens), without padding.
+        input_ids: int64, shape (batch, tokens), without padding, where the student is.
         texts: which texts these are: int64, shape (batch,).
         truth: the original's answers to all texts.
         config: temperature, and the weight of the hidden states.
@@ -111,15 +112,16 @@ def loss(
     Returns:
         Float32, a scalar, with its graph.
     """
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+    device = input_ids.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         hidden = list(student.hidden_states(input_ids, torch.ones_like(input_ids)))
         logits = student.classify(hidden[-1])
-    soft = functional.log_softmax(truth.logits[texts] / config.temperature, -1)
+    soft = functional.log_softmax(truth.logits[texts].to(device) / config.temperature, -1)
     ours = functional.log_softmax(logits.float() / config.temperature, -1)
     divergence = functional.kl_div(ours, soft, reduction="batchmean", log_target=True) * config.temperature**2
     if truth.states is None:
         return divergence
-    last = _distance(hidden[-1][:, 0].float(), truth.last[texts]).mean()
+    last = _distance(hidden[-1][:, 0].float(), truth.last[texts].to(device)).mean()
     return divergence + config.hidden * (_states(hidden[:-1], texts, truth) + last) / len(hidden)
 
 
@@ -129,8 +131,8 @@ def _states(hidden: Sequence[Tensor], texts: NDArray[np.int64], truth: Answers) 
     tokens = torch.arange(hidden[0].shape[1])
     compare = truth.aligned[texts][:, None] | (tokens == 0)
     where = (truth.first[texts][:, None] + tokens)[compare]
-    ours = torch.stack([state[compare] for state in hidden], 1).float()
-    return _distance(ours, truth.states[where].float()).mean(0).sum()
+    ours = torch.stack([state[compare.to(state.device)] for state in hidden], 1).float()
+    return _distance(ours, truth.states[where].to(ours.device).float()).mean(0).sum()
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:

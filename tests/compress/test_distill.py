@@ -58,6 +58,14 @@ def test_it_leaves_evaluation_mode_no_gradients_and_no_dropout() -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_word_embeddings_stay_where_they_are_unless_they_are_trained(trained: bool) -> None:
+    before = student().embeddings.word.weight
+    after, _ = distill(student(), TEACHER, Distill(epochs=1, embeddings=trained), ROWS, ROWS, (0, 2))
+    assert torch.equal(before, after.embeddings.word.weight) != trained
+    assert not torch.equal(student().layers[0].ffn_norm.weight, after.layers[0].ffn_norm.weight)
+
+
 @pytest.mark.parametrize(("epochs", "expected"), [(1.0, 8), (0.5, 4), (0.01, 1), (2.5, 20)])
 def test_progress_counts_every_step_and_no_more(epochs: float, expected: int) -> None:
     config, counted = Distill(epochs=epochs, batch=20), list[int]()
