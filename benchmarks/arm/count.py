@@ -2,8 +2,6 @@
 
 Instructions: a cost, not a latency. They are exact, and the same on every run; how long they take depends on the
 core's pipelines and memory, which are not emulated. ``docs/arm.md`` says more.
-
-usage: python benchmarks/arm/count.py BUNDLE [--core NAME,NAME] [--tokens N] [--lab FOLDER] [--json FILE]
 """
 
 from __future__ import annotations
@@ -78,7 +76,7 @@ def emulate(lab: Path, core: str, *arguments: str) -> tuple[str, list[dict[str, 
         command += [f"{libraries}:{lab}/host/usr/lib/x86_64-linux-gnu", f"{lab}/host/usr/bin/qemu-aarch64"]
         command += ["-cpu", core, "-L", f"{lab}/cores/{core}", "-seed", "1"]
         command += ["-plugin", f"{lab}/counter.so", "-d", "plugin", "-D", log.name]
-        printed = _run([*command, guest, *arguments], environment)
+        printed = _run(f"on {core}", [*command, guest, *arguments], environment)
         lines = Path(log.name).read_text(encoding="utf-8").splitlines()
     return printed, [json.loads(line) for line in lines]
 
@@ -94,7 +92,7 @@ def _counts(bundle: Path, cores: Sequence[str], tokens: int, lab: Path) -> Itera
         raise DeviceUnavailable(f"expected cores among {', '.join(there)}, found {', '.join(unknown)}: ask for those")
     for variant in manifest.variants:
         request = [_REQUEST, str(bundle), variant.file, str(tokens)]
-        here = json.loads(_run([sys.executable, *request], {**os.environ, "PYTHONPATH": str(ROOT)}))
+        here = json.loads(_run("on this machine", [sys.executable, *request], {**os.environ, "PYTHONPATH": str(ROOT)}))
         for core in cores:
             printed, (executed,) = emulate(lab, core, *request)
             yield _count(variant, core, tokens, executed, here, json.loads(printed))
@@ -108,24 +106,17 @@ def _count(
         found = f"expected {variant.engine} {here['version']} as here, found {there['version']}"
         raise DeviceUnavailable(f"in the lab, {found}: install what constraints.txt pins, and run setup again")
     difference = float(np.abs(np.subtract(here["logits"], there["logits"])).max())
-    same_label = bool(np.argmax(here["logits"]) == np.argmax(there["logits"]))
-    return {
-        "engine": variant.engine,
-        "version": there["version"],
-        "precision": variant.precision,
-        "core": core,
-        "tokens": tokens,
-        **executed,
-        "agree": difference <= _TOLERANCE if variant.precision == "fp32" else same_label,
-        "max_abs_diff": difference,
-    }
+    same = bool(np.argmax(here["logits"]) == np.argmax(there["logits"]))
+    agree = difference <= _TOLERANCE if variant.precision == "fp32" else same
+    row: dict[str, Any] = {"engine": variant.engine, "version": there["version"], "precision": variant.precision}
+    return row | {"core": core, "tokens": tokens} | executed | {"agree": agree, "max_abs_diff": difference}
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> str:
+def _run(where: str, command: Sequence[str], environment: Mapping[str, str]) -> str:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        raise DeviceUnavailable(f"{' '.join(command)}: expected exit code 0, found {done.returncode}: {reason}")
+        raise DeviceUnavailable(f"{where}: expected exit code 0, found {done.returncode}; see its last line: {reason}")
     return done.stdout
 
 
@@ -147,10 +138,13 @@ def main() -> None:
         result = {"schema": "edgelm.arm/1", "edgelm": __version__, "meaning": MEANING, "counts": counts}
         with staged(given.json) as staging:
             staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if not all(count["agree"] for count in counts):
+        sys.exit("count.py: expected agree=True in every line, found others: those logits are not this machine's")
 
 
 if __name__ == "__main__":
     try:
         main()
     except EdgelmError as exc:
-        sys.exit(f"count.py: {exc}")
+        print(f"count.py: {exc}", file=sys.stderr)
+        sys.exit(exc.exit_code)
