@@ -27,6 +27,7 @@ static const struct { int class; uint32_t mask, value; } encodings[] = {
     {3, 0x9f00f400, 0x0f002000}, /* SMLAL, UMLAL by element */
     {3, 0x9f00f400, 0x0f00a000}, /* SMULL, UMULL by element */
     {4, 0xbf20fc00, 0x0e20cc00}, /* FMLA, FMLS */
+    {4, 0xbf60fc00, 0x0e400c00}, /* FMLA, FMLS in half precision */
     {4, 0xbf00b400, 0x0f001000}, /* FMLA, FMLS by element */
 };
 enum { CLASSES = 5, ENCODINGS = sizeof encodings / sizeof *encodings };
