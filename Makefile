@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-arm readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,10 @@ bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DA
 bench-compress: .venv/.ready ## docs/compression.md from scratch: DATA=folder MODELS=folder (an hour or two; goes on where it was)
 	$(BIN)/python benchmarks/compression.py --data $(DATA) --models $(MODELS)
 	$(BIN)/python benchmarks/pareto.py
+
+bench-arm: .venv/.ready ## instructions of a request on emulated ARM cores, a cost, not a latency: BUNDLE=file
+	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
+	$(BIN)/python benchmarks/arm/count.py $(BUNDLE) --lab build/arm --json build/arm.json
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py
