@@ -46,7 +46,6 @@ def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
     seconds = {
         "set up": timed("make", ".venv/.ready", folder=clone),
         "make demo": timed("make", "demo", folder=clone),
-        "make test": timed("make", "test", folder=clone),
     }
     edgelm = str(clone / ".venv" / "bin" / "edgelm")
     built = clone / "build" / "assistant.edgelm"
@@ -54,11 +53,11 @@ def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
     bundle = Bundle(built)
     profile = decode(bundle.read("profile.json"), Profile, source=str(built), error=BundleError)
     overview = table.overview(bundle.manifest, profile)
-    return {
+    result = {
         "schema": "edgelm.bench-main/1",
         "machine": to_dict(machine()),
         "commit": run("git", "rev-parse", "HEAD", folder=clone).strip(),
-        "seconds": seconds,
+        "seconds": seconds | {"make test": 0.0},
         "demo": {"columns": overview.columns, "rows": overview.rows, "title": overview.title},
         "answers": {
             engine: ask(edgelm, "run", str(built), QUESTION, "--engine", engine)["answers"][0]["label"]
@@ -70,6 +69,10 @@ def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
         },
         "sst2": sst2(edgelm, models / "sst2-teacher", dev["sst2"], clone / "build" / "sst2.edgelm"),
     }
+    # a test holds the README against the committed figures, so those of this run stand there before it
+    (clone / "benchmarks" / "main_job.json").write_text(json.dumps(result), encoding="utf-8")
+    run("make", "readme", folder=clone)
+    return result | {"seconds": seconds | {"make test": timed("make", "test", folder=clone)}}
 
 
 def sst2(edgelm: str, teacher: Path, dev: str, out: Path) -> list[dict[str, Any]]:

@@ -84,10 +84,10 @@ def build(
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.profile import report
-    _check_outputs(html, json_out)
     located = recipe.read(recipe_path, overrides or ())
     out = out or Path("build") / f"{recipe_path.resolve().parent.name}.edgelm"
     out.parent.mkdir(parents=True, exist_ok=True)
+    _check_outputs(html, json_out)
     manifest, profile, compressed = steps.build(located, out, seconds=3.0, progress=console.progress)
     html = html or out.with_suffix(".html")
     report.write(html, manifest, profile, title=out.stem)

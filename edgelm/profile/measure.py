@@ -29,6 +29,7 @@ __all__ = ["LENGTHS", "Extra", "choose", "merge", "profile_bundle"]
 LENGTHS = (16, 32, 64, 128)
 """Token lengths that are measured when none are asked for."""
 
+_REST_S = 0.02
 _STEPS = 100  # of the progress bar, for each length
 
 
@@ -97,6 +98,7 @@ def profile_bundle(
                 warmup=warmup,
                 seconds=seconds,
                 min_count=min_count,
+                rest_s=_REST_S if threads > 1 else 0.0,
                 progress=_steps(advance),
             )
             runs += [_run(subject, length, batch, threads, warmup, times) for subject, times in samples.items()]

@@ -19,6 +19,7 @@ def interleaved(
     warmup: int,
     seconds: float,
     min_count: int,
+    rest_s: float = 0.0,
     progress: Callable[[float], None] | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[_Key, tuple[int, ...]]:
@@ -31,6 +32,9 @@ def interleaved(
         warmup: rounds that are run first and not counted.
         seconds: measure for at least this long, all requests together.
         min_count: and take at least this many samples of each.
+        rest_s: before each sample, sleep so long and run the request once uncounted. An engine's idle threads spin for
+            some milliseconds, on the cores that the next one needs: without a rest, of two engines with two threads
+            each on two cores, one is measured at several times its latency.
         progress: told after each round which share of the way is done, from 0 to 1.
         clock: nanoseconds from any origin.
 
@@ -45,6 +49,9 @@ def interleaved(
         begin, count, elapsed = clock(), 0, 0.0
         while requests and (count < min_count or elapsed < seconds):
             for key, request in requests.items():
+                if rest_s:
+                    time.sleep(rest_s)
+                    request()
                 start = clock()
                 request()
                 samples[key].append(clock() - start)

@@ -41,6 +41,14 @@ def test_warm_up_is_run_and_not_counted() -> None:
     assert samples == {"a": (7, 7)}
 
 
+def test_with_a_rest_each_sample_is_preceded_by_a_request_that_does_not_count() -> None:
+    clock = Clock()
+    requests = {"a": clock.request("a", 3), "b": clock.request("b", 5)}
+    samples = interleaved(requests, warmup=0, seconds=0, min_count=2, rest_s=1e-6, clock=clock)
+    assert clock.calls == ["a", "a", "b", "b"] * 2
+    assert samples == {"a": (3, 3), "b": (5, 5)}
+
+
 def test_it_goes_on_until_the_time_when_the_count_is_reached_first() -> None:
     clock = Clock()
     requests = {"a": clock.request("a", 10**8), "b": clock.request("b", 10**8)}
