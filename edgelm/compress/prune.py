@@ -1,6 +1,6 @@
 """Structured pruning: heads, FFN neurons and whole layers are removed, not zeroed.
 
-Only smaller matrices make the engines faster. What is kept is chosen by importance (``widths``, ``budget``); what is
+Only smaller matrices make the engines faster. What is kept is chosen by importance (``widths``); what is
 left is then fitted to the dense model's outputs (``reconstruct``). No gradient step is taken.
 """
 
@@ -93,7 +93,7 @@ def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
     if choose is None and config.macs is None and fixed == (None, None) and config.layers is None:
         raise RecipeError("prune: expected 'macs', or a shape ('heads', 'ffn', 'layers'); found none of them")
     if choose is not None and (config.macs is not None or fixed != (None, None)):
-        raise RecipeError("prune: the budget chooses the widths: leave out 'macs', 'heads' and 'ffn'")
+        raise RecipeError("prune: the widths are given: leave out 'macs', 'heads' and 'ffn'")
     if config.macs is not None and fixed != (None, None):
         raise RecipeError("prune: 'macs' chooses the widths, so give either 'macs' or 'heads' and 'ffn', not both")
     for name, wanted, have in (("heads", config.heads, shape.heads), ("ffn", config.ffn, shape.ffn)):
