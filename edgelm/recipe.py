@@ -102,7 +102,7 @@ class Distill(Strict, frozen=True, kw_only=True):
         batch: texts a step; batches hold texts of one length.
         warmup: share of the steps in which the learning rate rises from 0.
         temperature: of the softened logits [Hinton 2015].
-        hidden: weight of the loss on the [CLS] hidden state of every layer.
+        hidden: weight of the loss on the hidden states of every layer.
         dropout: probability, in the student.
         embeddings: whether the word embeddings are trained; a whole vocabulary of them is most of the work of a step,
             and unseen words are better left where the original has them.

@@ -74,6 +74,14 @@ def test_the_gates_of_the_docs_are_the_defaults() -> None:
     assert found == {f.name: (getattr(fp32, f.name), getattr(int8, f.name)) for f in msgspec.structs.fields(fp32)}
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("examples/*/*.toml")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_every_recipe_of_the_examples_is_one(path: Path) -> None:
+    found = recipe.read(path).recipe
+    assert found.prune or found.vocab or found.distill
+
+
 def test_every_command_is_documented() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     documented = set(re.findall(r"^\| `([a-z]+)` \|", text("docs/cli.md"), re.MULTILINE))

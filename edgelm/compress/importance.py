@@ -2,13 +2,15 @@
 
 Every unit has a multiplicative mask, 1 in the model as it is; a score says what becomes of the loss if the mask goes:
 
+* ``surgeon``: what the removal adds to the loss once the units that stay were solved again (``surgeon``); a layer has
+  the sum of its units;
 * ``fisher``: the mean over texts of the squared gradient of that text's loss by the mask, the diagonal of the Fisher
   information [Kwon 2022, "A Fast Post-Training Pruning Framework for Transformers", eq. 5];
 * ``taylor``: the mean of its absolute value [Michel 2019, "Are Sixteen Heads Really Better than One?", eq. 2];
 * ``magnitude``: the squared norm of the weights that the unit is made of, no text needed [Han 2015, "Learning both
   Weights and Connections for Efficient Neural Networks"].
 
-A layer's mask is that of all its units at once, so its gradient is the sum of theirs.
+For ``fisher`` and ``taylor`` a layer's mask is that of all its units at once, so its gradient is the sum of theirs.
 """
 
 from __future__ import annotations

@@ -51,7 +51,6 @@ def prune(
     rows: Sequence[NDArray[np.int32]],
     gold: NDArray[np.int64] | None,
     *,
-    choose: Choose | None = None,
     progress: Advance | None = None,
 ) -> tuple[Encoder, PruneReport]:
     """Prune a copy of a model.
@@ -61,19 +60,18 @@ def prune(
         config: how far, and on how many of the texts.
         rows: token ids of the calibration texts.
         gold: their classes, if known; see ``importance``.
-        choose: the widths; by ``config.macs`` or ``config.heads`` and ``config.ffn`` if not given.
         progress: called with the number of texts done since the last call; each text taken counts twice.
 
     Raises:
         RecipeError: the config asks for what the model does not have, or for nothing.
     """
-    _check(model.config, config, choose)
+    _check(model.config, config)
     taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
     rows = [rows[i] for i in taken]
     gold = gold[taken] if gold is not None else None
     scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
     layers = _layers(model.config, config, scores)
-    choose = choose or _chosen(model.config, config)
+    choose = _chosen(model.config, config)
     pruned, scores = _kept_layers(model, layers), _of(scores, layers)
     pruned = _remove(pruned, scores, choose(pruned.config, scores))
     reconstruct(model, pruned, layers, rows, progress=progress)
@@ -87,13 +85,11 @@ def prune(
     return pruned.eval(), report
 
 
-def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
+def _check(shape: EncoderConfig, config: Prune) -> None:
     """Refuse a config that contradicts itself, asks for nothing, or for more than there is."""
     fixed = (config.heads, config.ffn)
-    if choose is None and config.macs is None and fixed == (None, None) and config.layers is None:
+    if config.macs is None and fixed == (None, None) and config.layers is None:
         raise RecipeError("prune: expected 'macs', or a shape ('heads', 'ffn', 'layers'); found none of them")
-    if choose is not None and (config.macs is not None or fixed != (None, None)):
-        raise RecipeError("prune: the widths are given: leave out 'macs', 'heads' and 'ffn'")
     if config.macs is not None and fixed != (None, None):
         raise RecipeError("prune: 'macs' chooses the widths, so give either 'macs' or 'heads' and 'ffn', not both")
     for name, wanted, have in (("heads", config.heads, shape.heads), ("ffn", config.ffn, shape.ffn)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgelm.compress.importance import Importance
 from edgelm.model import EncoderConfig
 
-__all__ = ["Choose", "Widths", "for_macs", "rounded", "uniform"]
+__all__ = ["Choose", "Widths", "for_macs", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def for_macs(macs: float, multiple: int) -> Choose:
 
     def choose(shape: EncoderConfig, scores: Importance) -> Widths:
         heads, ffn = _greedy(scores, 4 * shape.dim * shape.head_dim, 2 * shape.dim, macs)
-        ffn = [rounded(n, multiple, len(s)) for n, s in zip(ffn, scores.ffn, strict=True)]
+        ffn = [_rounded(n, multiple, len(s)) for n, s in zip(ffn, scores.ffn, strict=True)]
         return Widths(tuple(heads), tuple(ffn))
 
     return choose
 
 
-def rounded(width: int, multiple: int, most: int) -> int:
+def _rounded(width: int, multiple: int, most: int) -> int:
     """The nearest multiple, or all when that is more than there are."""
     return min(most, round(width / multiple) * multiple)
 

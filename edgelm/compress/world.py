@@ -26,6 +26,7 @@ class World:
         rank: of this process, from 0.
         size: how many there are.
         device: what this one computes on.
+        accelerator: accelerate's own; None where this process is alone.
     """
 
     rank: int = 0
@@ -59,11 +60,6 @@ class World:
             return value
         tensor = torch.tensor(value, dtype=torch.float32, device=self.device)  # not every device has float64
         return float(self.accelerator.reduce(tensor, reduction="mean"))
-
-    def wait(self) -> None:
-        """Until all processes have come here."""
-        if self.size > 1:
-            self.accelerator.wait_for_everyone()
 
 
 @cache
