@@ -23,8 +23,9 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_readmes_figures_are_the_committed_ones() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "readme.py"), "--check"]
+@pytest.mark.parametrize("script", ["readme.py", "pareto.py"])
+def test_figures_are_the_committed_ones(script: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
