@@ -79,7 +79,7 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     layers = tuple(range(len(model.layers)))
     if plan.prune is not None:
         rows = _rows(model, tokenizer, limit, train.texts)
-        with progress("prune", 2 * min(len(rows), plan.prune.samples)) as advance:
+        with progress("prune", 2 * plan.prune.rounds * min(len(rows), plan.prune.samples)) as advance:
             model, pruned = prune(model, plan.prune, rows, train.gold, progress=advance)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words

@@ -27,6 +27,7 @@ __all__ = [
     "Located",
     "Prune",
     "Recipe",
+    "Scores",
     "Vocab",
     "dump",
     "of",
@@ -36,6 +37,7 @@ __all__ = [
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Scores = Literal["fisher", "taylor", "magnitude"]
 
 
 class Data(Strict, frozen=True, kw_only=True):
@@ -72,7 +74,9 @@ class Prune(Strict, frozen=True, kw_only=True):
         macs: divide the multiply-accumulates of the encoder's linear layers by this; widths differ by layer.
         heads: keep this many attention heads in every layer.
         ffn: keep this many FFN neurons in every layer.
-        layers: keep only these layers, counted from 0.
+        layers: keep only these layers, counted from 0, or so many of them, the ones that score best.
+        by: the score that decides: ``fisher``, ``taylor`` or ``magnitude``; see ``edgelm.compress.importance``.
+        rounds: remove a part, fit, score again, so often.
         multiple_of: FFN widths are rounded to a multiple of this (what the engines' kernels like).
         samples: calibration texts to score on.
         seed: which of the calibration texts are taken.
@@ -81,7 +85,9 @@ class Prune(Strict, frozen=True, kw_only=True):
     macs: Annotated[float, Meta(ge=1.0)] | None = None
     heads: Positive | None = None
     ffn: Positive | None = None
-    layers: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    layers: Positive | tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    by: Scores = "fisher"
+    rounds: Positive = 1
     multiple_of: Positive = 16
     samples: Positive = 2048
     seed: int = 0

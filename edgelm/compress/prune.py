@@ -1,7 +1,8 @@
 """Structured pruning: heads, FFN neurons and whole layers are removed, not zeroed.
 
-Only smaller matrices make the engines faster. What is kept is chosen by importance per multiply-accumulate; what is
-left is then fitted to the dense model's outputs (``reconstruct``). No gradient step is taken.
+Only smaller matrices make the engines faster. What is kept is chosen by importance (``widths``, ``budget``); what is
+left is then fitted to the dense model's outputs (``reconstruct``). No gradient step is taken. In several rounds, the
+units are scored again after each fit: what was fitted takes over from what was removed, and its score shows it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgelm.compress.importance import Importance, fisher
+from edgelm.compress import widths
+from edgelm.compress.importance import Importance, importance
 from edgelm.compress.reconstruct import reconstruct
+from edgelm.compress.widths import Choose, Widths
 from edgelm.errors import RecipeError
 from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
 from edgelm.progress import Advance
@@ -49,6 +52,7 @@ def prune(
     rows: Sequence[NDArray[np.int32]],
     gold: NDArray[np.int64] | None,
     *,
+    choose: Choose | None = None,
     progress: Advance | None = None,
 ) -> tuple[Encoder, PruneReport]:
     """Prune a copy of a model.
@@ -57,21 +61,27 @@ def prune(
         model: the dense encoder; it is not changed.
         config: how far, and on how many of the texts.
         rows: token ids of the calibration texts.
-        gold: their classes, if known; see ``importance.fisher``.
-        progress: called with the number of texts done since the last call; each of the texts taken counts twice.
+        gold: their classes, if known; see ``importance``.
+        choose: the widths; by ``config.macs`` or ``config.heads`` and ``config.ffn`` if not given.
+        progress: called with the number of texts done since the last call; each text taken counts twice a round.
 
     Raises:
         RecipeError: the config asks for what the model does not have, or for nothing.
     """
-    layers = _layers(model.config, config)
+    _check(model.config, config, choose)
     taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
     rows = [rows[i] for i in taken]
     gold = gold[taken] if gold is not None else None
-    scores = fisher(model, rows, gold, seed=config.seed, progress=progress)
-    scores = Importance(tuple(scores.heads[i] for i in layers), tuple(scores.ffn[i] for i in layers))
-    heads, ffn = _kept(model.config, config, scores)
-    pruned = _remove(model, layers, heads, ffn)
-    reconstruct(model, pruned, layers, rows, progress=progress)
+    scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
+    layers = _layers(model.config, config, scores)
+    choose = choose or _chosen(model.config, config)
+    pruned, scores = _kept_layers(model, layers), _of(scores, layers)
+    for index in range(config.rounds):
+        if index:
+            scores = importance(pruned, config.by, rows, gold, seed=config.seed + index, progress=progress)
+        aim = choose(pruned.config, scores)
+        pruned = _remove(pruned, scores, _on_the_way(pruned.config, aim, config.rounds - index))
+        reconstruct(model, pruned, layers, rows, progress=progress)
     report = PruneReport(
         layers,
         pruned.config.heads,
@@ -82,48 +92,57 @@ def prune(
     return pruned.eval(), report
 
 
-def _layers(shape: EncoderConfig, config: Prune) -> tuple[int, ...]:
-    """The layers to keep, checked."""
-    if config.macs is None and config.heads is None and config.ffn is None and config.layers is None:
+def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
+    """Refuse a config that contradicts itself, asks for nothing, or for more than there is."""
+    fixed = (config.heads, config.ffn)
+    if choose is None and config.macs is None and fixed == (None, None) and config.layers is None:
         raise RecipeError("prune: expected 'macs', or a shape ('heads', 'ffn', 'layers'); found none of them")
-    if config.macs is not None and (config.heads is not None or config.ffn is not None):
+    if choose is not None and (config.macs is not None or fixed != (None, None)):
+        raise RecipeError("prune: the budget chooses the widths: leave out 'macs', 'heads' and 'ffn'")
+    if config.macs is not None and fixed != (None, None):
         raise RecipeError("prune: 'macs' chooses the widths, so give either 'macs' or 'heads' and 'ffn', not both")
-    layers = tuple(range(len(shape.heads))) if config.layers is None else tuple(sorted(set(config.layers)))
-    if not layers or layers[-1] >= len(shape.heads):
-        raise RecipeError(f"prune.layers: expected indices from 0 to {len(shape.heads) - 1}, found {list(layers)}")
     for name, wanted, have in (("heads", config.heads, shape.heads), ("ffn", config.ffn, shape.ffn)):
-        if wanted is not None and wanted > min(have[i] for i in layers):
+        if wanted is not None and wanted > min(have):
             raise RecipeError(f"prune.{name}: {wanted} is more than the model has ({min(have)})")
+
+
+def _layers(shape: EncoderConfig, config: Prune, scores: Importance) -> tuple[int, ...]:
+    """The layers to keep: those that are named, or the best of them if it is said how many."""
+    have = len(shape.heads)
+    if config.layers is None:
+        return tuple(range(have))
+    if isinstance(config.layers, int):
+        best = _top(scores.layers, config.layers)
+        layers = tuple(int(i) for i in best)
+    else:
+        layers = tuple(sorted(set(config.layers)))
+    if not layers or layers[-1] >= have or (isinstance(config.layers, int) and config.layers > have):
+        raise RecipeError(
+            f"prune.layers: expected indices from 0 to {have - 1}, or a number of layers to keep, "
+            f"found {config.layers if isinstance(config.layers, int) else list(layers)}"
+        )
     return layers
 
 
-def _kept(shape: EncoderConfig, config: Prune, scores: Importance) -> tuple[list[Tensor], list[Tensor]]:
-    """Indices to keep, ascending, of the heads and of the neurons of each layer."""
+def _chosen(shape: EncoderConfig, config: Prune) -> Choose:
     if config.macs is None:
-        heads = [_top(s, config.heads if config.heads is not None else len(s)) for s in scores.heads]
-        return heads, [_top(s, config.ffn if config.ffn is not None else len(s)) for s in scores.ffn]
-    budget = linear_macs(shape) / config.macs
-    counts = _greedy(scores, 4 * shape.dim * shape.head_dim, 2 * shape.dim, budget)
-    widths = [_rounded(n, config.multiple_of, len(s)) for n, s in zip(counts[1], scores.ffn, strict=True)]
-    kept = [_top(s, n) for s, n in zip(scores.heads, counts[0], strict=True)]
-    return kept, [_top(s, n) for s, n in zip(scores.ffn, widths, strict=True)]
+        return widths.uniform(config.heads, config.ffn)
+    return widths.for_macs(linear_macs(shape) / config.macs, config.multiple_of)
 
 
-def _greedy(scores: Importance, head_macs: int, neuron_macs: int, budget: float) -> tuple[list[int], list[int]]:
-    """How many heads and neurons of each layer are among the best by score per MAC that fit into the budget."""
-    units = [(float(s) / head_macs, head_macs, 0, i) for i, layer in enumerate(scores.heads) for s in layer]
-    units += [(float(s) / neuron_macs, neuron_macs, 1, i) for i, layer in enumerate(scores.ffn) for s in layer]
-    counts = ([0] * len(scores.heads), [0] * len(scores.ffn))
-    for _, macs, kind, layer in sorted(units, reverse=True):
-        if macs <= budget:
-            budget -= macs
-            counts[kind][layer] += 1
-    return counts
+def _of(scores: Importance, layers: tuple[int, ...]) -> Importance:
+    """The scores of the kept layers alone."""
+    heads, ffn = (tuple(part[i] for i in layers) for part in (scores.heads, scores.ffn))
+    return Importance(heads, ffn, scores.layers[list(layers)])
 
 
-def _rounded(width: int, multiple: int, most: int) -> int:
-    """The nearest multiple, or all when that is more than there are."""
-    return min(most, round(width / multiple) * multiple)
+def _on_the_way(shape: EncoderConfig, aim: Widths, rounds: int) -> Widths:
+    """An even share of what is still to go; in the last round, all of it."""
+    heads, ffn = (
+        tuple(now - max(0, now - end) // rounds for now, end in zip(have, wanted, strict=True))
+        for have, wanted in ((shape.heads, aim.heads), (shape.ffn, aim.ffn))
+    )
+    return Widths(heads, ffn)
 
 
 def _top(scores: Tensor, count: int) -> Tensor:
@@ -131,17 +150,37 @@ def _top(scores: Tensor, count: int) -> Tensor:
     return torch.argsort(scores, descending=True, stable=True)[:count].sort().values
 
 
-def _remove(model: Encoder, layers: tuple[int, ...], heads: list[Tensor], ffn: list[Tensor]) -> Encoder:
-    """A new encoder with only the kept layers, heads and neurons; shared parts are copied."""
-    shape = replace(model.config, heads=tuple(len(k) for k in heads), ffn=tuple(len(k) for k in ffn))
+def _kept_layers(model: Encoder, layers: tuple[int, ...]) -> Encoder:
+    """A copy with these layers alone."""
+    shape = replace(
+        model.config,
+        heads=tuple(model.config.heads[i] for i in layers),
+        ffn=tuple(model.config.ffn[i] for i in layers),
+    )
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("layers.")}
     for new, old in enumerate(layers):
-        columns = (heads[new][:, None] * shape.head_dim + torch.arange(shape.head_dim)).flatten()
-        for name, tensor in model.layers[old].state_dict().items():
-            state[f"layers.{new}.{name}"] = _slice(name, tensor, columns, ffn[new])
-    pruned = Encoder(shape)
-    pruned.load_state_dict({name: state[name] for name in pruned.state_dict()})  # an emptied sublayer keeps its bias
-    return pruned
+        state |= {f"layers.{new}.{name}": tensor for name, tensor in model.layers[old].state_dict().items()}
+    return _filled(shape, state)
+
+
+def _remove(model: Encoder, scores: Importance, wanted: Widths) -> Encoder:
+    """A copy with only the best heads and neurons of each layer."""
+    shape = replace(model.config, heads=wanted.heads, ffn=wanted.ffn)
+    state = model.state_dict()
+    for index, layer in enumerate(model.layers):
+        heads = _top(scores.heads[index], wanted.heads[index])
+        columns = (heads[:, None] * shape.head_dim + torch.arange(shape.head_dim)).flatten()
+        neurons = _top(scores.ffn[index], wanted.ffn[index])
+        for name, tensor in layer.state_dict().items():
+            state[f"layers.{index}.{name}"] = _slice(name, tensor, columns, neurons)
+    return _filled(shape, state)
+
+
+def _filled(shape: EncoderConfig, state: dict[str, Tensor]) -> Encoder:
+    """An encoder of this shape with these weights; a sublayer without units keeps its bias alone."""
+    made = Encoder(shape)
+    made.load_state_dict({name: state[name] for name in made.state_dict()})
+    return made.eval()
 
 
 def _slice(name: str, tensor: Tensor, columns: Tensor, neurons: Tensor) -> Tensor:

@@ -74,6 +74,25 @@ def test_layers_can_be_dropped() -> None:
     assert torch.isfinite(logits(pruned)).all()
 
 
+def test_the_layers_that_score_worst_go_if_a_number_is_given() -> None:
+    dense = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
+    with torch.no_grad():
+        for projection in (dense.layers[1].attention.out, dense.layers[1].ffn.down):
+            projection.get_parameter("weight").mul_(1e-3)
+    for by in ("fisher", "taylor", "magnitude"):
+        assert prune(dense, Prune(layers=2, by=by), ROWS, GOLD)[1].layers == (0, 2)
+
+
+def test_several_rounds_end_at_the_same_size() -> None:
+    dense = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
+    counted = list[int]()
+    once, often = (
+        prune(dense, Prune(heads=2, ffn=16, rounds=rounds), ROWS, GOLD, progress=counted.append)[1] for rounds in (1, 3)
+    )
+    assert (once.heads, once.ffn) == (often.heads, often.ffn) == ((2, 2, 2), (16, 16, 16))
+    assert sum(counted) == (2 + 6) * len(ROWS)
+
+
 def test_a_sublayer_may_be_emptied() -> None:
     pruned, report = prune(tiny.encoder(), Prune(macs=30.0), ROWS, GOLD)
     assert 0 in (*report.heads, *report.ffn)
@@ -94,6 +113,7 @@ def test_the_seed_decides() -> None:
         (Prune(layers=(0, 3)), "0 to 2"),
         (Prune(heads=3), "more than the model has"),
         (Prune(layers=()), "indices"),
+        (Prune(layers=4), "found 4"),
     ],
 )
 def test_a_config_that_cannot_be_done_is_refused(config: Prune, words: str) -> None:
