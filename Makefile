@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-budget readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: T
 
 bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DATA=folder MODELS=folder (20 minutes)
 	$(BIN)/python benchmarks/main_job.py --data $(DATA) --models $(MODELS)
+
+bench-budget: .venv/.ready ## predicted beside measured latency of budgets: DATA=folder MODELS=folder (15 minutes)
+	$(BIN)/python benchmarks/budget.py --data $(DATA) --models $(MODELS)
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py

@@ -9,27 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm import devices
+from edgelm import data, devices
 from edgelm.check import Reference
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress import target
 from edgelm.compress.distill import Dev
 from edgelm.compress.points import TRIALS, fastest
 from edgelm.compress.prune import PruneReport, prune
+from edgelm.compress.prune import planned as shape_after
 from edgelm.compress.tabulate import cold_ms
 from edgelm.compress.target import Target
 from edgelm.compress.vocab import trim
 from edgelm.devices.machine import detect, machine
-from edgelm.errors import GateFailed
+from edgelm.errors import GateFailed, RecipeError
 from edgelm.exporters import exporter
 from edgelm.manifest import Variant
-from edgelm.model import Encoder, EncoderConfig
+from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
 from edgelm.progress import Progress
 from edgelm.recipe import Export, Located, Prune
 from edgelm.runtimes import engine
 from edgelm.schema import to_dict
 
-__all__ = ["described", "hold", "measured", "pruned", "resolved", "trials"]
+__all__ = ["described", "held", "hold", "measured", "planned", "pruned", "resolved", "sized", "trials"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -85,16 +86,60 @@ def pruned(
     rows: Rows,
     gold: NDArray[np.int64] | None,
     aim: Target | None,
-    dev: Dev | None,
+    original: Reference | None,
     progress: Progress,
 ) -> tuple[Encoder, PruneReport]:
-    """Prune to the budget if there is one, else as the recipe says; ``dev`` is needed for ``trials`` alone."""
+    """Prune to the budget if there is one, else as the recipe says.
+
+    With nothing but a loss allowed, candidates are scored on the dev texts of ``original``; see ``held``.
+    """
     passes = 2 * config.rounds * (TRIALS if trials(aim) else 1)
     with progress("prune", passes * min(len(rows), config.samples)) as advance:
-        if aim is not None and dev is not None and aim.budget.points is not None and trials(aim):
+        if aim is not None and original is not None and trials(aim):
+            assert aim.budget.points is not None
+            assert original.texts.gold is not None
+            dev = Dev(original.rows, original.texts.gold)
             return fastest(model, config, rows, gold, dev, aim, aim.budget.points, progress=advance)
         choose = aim.choose(config.multiple_of) if aim is not None else None
         return prune(model, config, rows, gold, choose=choose, progress=advance)
+
+
+def planned(
+    model: Encoder,
+    config: Prune,
+    rows: Rows,
+    gold: NDArray[np.int64] | None,
+    aim: Target | None,
+    original: Reference | None,
+    progress: Progress,
+) -> EncoderConfig:
+    """The shape that ``pruned`` would leave. Arguments as there."""
+    if trials(aim):
+        return pruned(model, config, rows, gold, aim, original, progress)[0].config
+    with progress("score", min(len(rows), config.samples)) as advance:
+        choose = aim.choose(config.multiple_of) if aim is not None else None
+        return shape_after(model, config, rows, gold, choose=choose, progress=advance)
+
+
+def sized(shape: EncoderConfig) -> dict[str, Any]:
+    """A shape and its size, for a plan."""
+    widths = {"heads": shape.heads, "ffn": shape.ffn, "vocab": shape.vocab_size}
+    return {**widths, "macs": linear_macs(shape), "parameters": parameters(Encoder(shape))}
+
+
+def held(located: Located, original: Checkpoint, limit: int) -> Reference | None:
+    """The original's answers to the dev texts, if the recipe limits the loss of accuracy on them; else None.
+
+    Raises:
+        RecipeError: there are no dev texts with labels.
+    """
+    budget, name = located.recipe.budget, located.recipe.data.dev
+    if budget is None or budget.points is None:
+        return None
+    texts = data.read(located.path(name), original.model.config.labels) if name else None
+    if texts is None or texts.gold is None:
+        raise RecipeError("budget.points needs data.dev: expected JSON lines with 'text' and 'label'")
+    return Reference(original.model, original.tokenizer, limit, texts)
 
 
 def described(aim: Target, shape: EncoderConfig, original: EncoderConfig) -> dict[str, Any]:

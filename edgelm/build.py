@@ -17,7 +17,6 @@ from edgelm import aim, baseline, bundle, checkpoint, data, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import Dev, distill, steps
-from edgelm.compress.prune import planned
 from edgelm.compress.state import State, job, remove
 from edgelm.compress.target import Target
 from edgelm.compress.vocab import coarse, trim
@@ -26,7 +25,7 @@ from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
 from edgelm.exporters import Report, Tell, exporter, log
 from edgelm.manifest import Baseline, Device, Manifest, ModelInfo, Profile, Variant
-from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
+from edgelm.model import Encoder, parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Distill, Export, Located, Prune
@@ -82,11 +81,10 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     train = _train(located, model.config.labels)
     judges = _judges(located, model.config.labels)
     layers, rows = tuple(range(len(model.layers))), _rows(model, tokenizer, limit, train.texts)
-    held = _held(located, original, limit)
+    held = aim.held(located, original, limit)
     target = aim.resolved(located, original, limit, rows, progress)
     if plan.prune is not None or target is not None:
-        dev = Dev(held.rows, held.texts.gold) if held and held.texts.gold is not None else None
-        model, pruned = aim.pruned(model, plan.prune or Prune(), rows, train.gold, target, dev, progress)
+        model, pruned = aim.pruned(model, plan.prune or Prune(), rows, train.gold, target, held, progress)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words
         rows = _rows(model, tokenizer, limit, train.texts)
@@ -127,7 +125,8 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
     target = aim.resolved(located, original, limit, rows, progress)
     shape, tokenizer = before, original.tokenizer
     if wanted.prune is not None or target is not None:
-        shape = _planned(located, original, rows, train, target, limit, progress)
+        held = aim.held(located, original, limit)
+        shape = aim.planned(original.model, wanted.prune or Prune(), rows, train.gold, target, held, progress)
     trimmed = original.model
     if wanted.vocab is not None:
         trimmed, tokenizer, report = trim(original.model, tokenizer, wanted.vocab, rows)
@@ -137,50 +136,9 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
     if wanted.distill is not None:
         texts, _ = _distillation_rows(located, wanted.distill, train, original, trimmed, tokenizer, limit)
         found["steps"]["distill"] |= {"texts": len(texts), "steps": steps(texts, wanted.distill)}
-    found["before"], found["after"] = _sized(before), _sized(shape)
+    found["before"], found["after"] = aim.sized(before), aim.sized(shape)
     found["budget"] = aim.described(target, shape, before) if target is not None else None
     return found
-
-
-def _planned(
-    located: Located,
-    original: Checkpoint,
-    rows: Rows,
-    train: Dataset,
-    target: Target | None,
-    limit: int,
-    progress: Progress,
-) -> EncoderConfig:
-    """The shape that pruning would leave."""
-    config, held = located.recipe.prune or Prune(), _held(located, original, limit)
-    if aim.trials(target) and held is not None and held.texts.gold is not None:
-        dev = Dev(held.rows, held.texts.gold)
-        return aim.pruned(original.model, config, rows, train.gold, target, dev, progress)[0].config
-    with progress("score", min(len(rows), config.samples)) as advance:
-        choose = target.choose(config.multiple_of) if target is not None else None
-        return planned(original.model, config, rows, train.gold, choose=choose, progress=advance)
-
-
-def _sized(shape: EncoderConfig) -> dict[str, Any]:
-    """A shape and its size, for the plan."""
-    count = parameters(Encoder(shape))
-    sized = {"heads": shape.heads, "ffn": shape.ffn, "vocab": shape.vocab_size}
-    return {**sized, "macs": linear_macs(shape), "parameters": count}
-
-
-def _held(located: Located, original: Checkpoint, limit: int) -> Reference | None:
-    """The original's answers to the dev texts that its accuracy is held by; None if no accuracy is.
-
-    Raises:
-        RecipeError: there are no dev texts with labels.
-    """
-    budget, labels = located.recipe.budget, original.model.config.labels
-    if budget is None or budget.points is None:
-        return None
-    texts = data.read(located.path(located.recipe.data.dev), labels) if located.recipe.data.dev else None
-    if texts is None or texts.gold is None:
-        raise RecipeError("budget.points needs data.dev: expected JSON lines with 'text' and 'label'")
-    return Reference(original.model, original.tokenizer, limit, texts)
 
 
 def save(compressed: Compressed, folder: Path) -> None:

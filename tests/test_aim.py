@@ -11,7 +11,9 @@ import tiny
 import torch
 from table import made
 
-from edgelm import build, recipe
+from edgelm import aim, build, checkpoint, data, recipe
+from edgelm.check import Reference
+from edgelm.data import Dataset
 from edgelm.errors import GateFailed, RecipeError
 from edgelm.model import parameters
 from edgelm.recipe import Located
@@ -67,12 +69,12 @@ def test_the_plan_is_what_is_done(place: Path) -> None:
 
 
 def test_a_loss_that_is_not_allowed_fails_the_compression(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = build.checkpoint.read(place / "checkpoint")
-    texts = build.data.read(place / "dev.jsonl", tiny.LABELS).texts
-    answers = build.Reference(original.model, original.tokenizer, 32, build.Dataset(texts, None)).logits.argmax(-1)
+    original = checkpoint.read(place / "checkpoint")
+    texts = data.read(place / "dev.jsonl", tiny.LABELS).texts
+    answers = Reference(original.model, original.tokenizer, 32, Dataset(texts, None)).logits.argmax(-1)
     rows = [{"text": text, "label": tiny.LABELS[i]} for text, i in zip(texts, answers, strict=True)]
     (place / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    prune = build.aim.pruned
+    prune = aim.pruned
 
     def contrary(*arguments: Any) -> Any:
         model, report = prune(*arguments)
@@ -81,7 +83,7 @@ def test_a_loss_that_is_not_allowed_fails_the_compression(place: Path, monkeypat
             model.classifier.bias.neg_()
         return model, report
 
-    monkeypatch.setattr(build.aim, "pruned", contrary)
+    monkeypatch.setattr(aim, "pruned", contrary)
     with pytest.raises(GateFailed, match=r"100\.00 points below the original's 1\.0000; the budget allows 2\.5"):
         build.compress(located(place, {"p50_ms": 20.0, "points": 2.5}))
 
