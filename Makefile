@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-arm readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-arm bench-budget readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -48,6 +48,9 @@ bench-compress: .venv/.ready ## docs/compression.md from scratch: DATA=folder MO
 bench-arm: .venv/.ready ## instructions of a request on emulated ARM cores, a cost, not a latency: BUNDLE=file
 	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
 	$(BIN)/python benchmarks/arm/count.py $(BUNDLE) --lab build/arm --json build/arm.json
+
+bench-budget: .venv/.ready ## predicted beside measured latency of budgets: DATA=folder MODELS=folder (15 minutes)
+	$(BIN)/python benchmarks/budget.py --data $(DATA) --models $(MODELS)
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py

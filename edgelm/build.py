@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm import baseline, bundle, checkpoint, data, devices, recipe
+from edgelm import aim, baseline, bundle, checkpoint, data, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import Dev, distill, steps
-from edgelm.compress.prune import prune
 from edgelm.compress.state import State, job, remove
+from edgelm.compress.target import Target
 from edgelm.compress.vocab import trim, without
 from edgelm.data import Dataset
 from edgelm.devices.machine import cores
@@ -29,13 +29,15 @@ from edgelm.manifest import Baseline, Device, Manifest, ModelInfo, Profile, Vari
 from edgelm.model import Encoder, parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
-from edgelm.recipe import Distill, Export, Located
+from edgelm.recipe import Distill, Export, Located, Prune
 from edgelm.schema import encode, to_dict
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "build", "compress", "example", "export", "save", "summary"]
+__all__ = ["Compressed", "build", "compress", "example", "export", "plan", "save", "summary"]
 
 GOLDEN_TEXTS = 8
+
+Rows = Sequence[NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Compressed:
         tokenizer: content of its ``tokenizer.json``.
         max_tokens: longer texts are cut to this.
         report: what each step did, by its name, as plain JSON values.
+        target: the recipe's budget, if it has one.
     """
 
     original: Checkpoint
@@ -55,6 +58,7 @@ class Compressed:
     tokenizer: bytes
     max_tokens: int
     report: dict[str, Any]
+    target: Target | None = None
 
 
 def compress(located: Located, *, out: Path | None = None, progress: Progress = silent) -> Compressed:
@@ -73,15 +77,15 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     original = checkpoint.read(located.model())
     limit = _limit(original.model, plan.export)
     model, tokenizer, report = original.model, original.tokenizer, dict[str, Any]()
-    if plan.vocab is None and plan.prune is None and plan.distill is None:
+    if plan.vocab is None and plan.prune is None and plan.distill is None and plan.budget is None:
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, model.config.labels)
     judges = _judges(located, model.config.labels)
-    layers = tuple(range(len(model.layers)))
-    if plan.prune is not None:
-        rows = _rows(model, tokenizer, limit, train.texts)
-        with progress("prune", 2 * min(len(rows), plan.prune.samples)) as advance:
-            model, pruned = prune(model, plan.prune, rows, train.gold, progress=advance)
+    layers, rows = tuple(range(len(model.layers))), _rows(model, tokenizer, limit, train.texts)
+    held = aim.held(located, original, limit)
+    target = aim.resolved(located, original, limit, rows, progress)
+    if plan.prune is not None or target is not None:
+        model, pruned = aim.pruned(model, plan.prune or Prune(), rows, train.gold, target, held, progress)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words
         rows = _rows(model, tokenizer, limit, train.texts)
@@ -97,7 +101,45 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
                 model, original.model, plan.distill, rows, theirs, layers, dev=dev, state=state, progress=advance
             )
         report["distill"] = asdict(distilled)
-    return Compressed(original, model, tokenizer, limit, report)
+    if target is not None:
+        report["budget"] = aim.described(target, model.config, original.model.config)
+    if held is not None and plan.budget is not None and plan.budget.points is not None:
+        report["budget"] |= aim.hold(plan.budget.points, held, Reference(model, tokenizer, limit, held.texts))
+    return Compressed(original, model, tokenizer, limit, report, target)
+
+
+def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
+    """What ``compress`` would do, and what that is predicted to give, as plain JSON values; nothing is trained.
+
+    Args:
+        located: the recipe.
+        progress: shown while it runs.
+
+    Raises:
+        EdgelmError: as in ``compress``.
+    """
+    wanted = located.recipe
+    original = checkpoint.read(located.model())
+    limit, before = _limit(original.model, wanted.export), original.model.config
+    train = _train(located, before.labels)
+    rows = _rows(original.model, original.tokenizer, limit, train.texts)
+    target = aim.resolved(located, original, limit, rows, progress)
+    shape, tokenizer = before, original.tokenizer
+    if wanted.prune is not None or target is not None:
+        held = aim.held(located, original, limit)
+        shape = aim.planned(original.model, wanted.prune or Prune(), rows, train.gold, target, held, progress)
+    trimmed = original.model
+    if wanted.vocab is not None:
+        trimmed, tokenizer, report = trim(original.model, tokenizer, wanted.vocab, rows)
+        shape = replace(shape, vocab_size=report.rows[1])
+    todo = {"prune": wanted.prune or (Prune() if target else None), "vocab": wanted.vocab, "distill": wanted.distill}
+    found: dict[str, Any] = {"steps": {name: to_dict(step) for name, step in todo.items() if step is not None}}
+    if wanted.distill is not None:
+        texts, _ = _distillation_rows(located, wanted.distill, train, original, trimmed, tokenizer, limit)
+        found["steps"]["distill"] |= {"texts": len(texts), "steps": steps(texts, wanted.distill)}
+    found["before"], found["after"] = aim.sized(before), aim.sized(shape)
+    found["budget"] = aim.described(target, shape, before) if target is not None else None
+    return found
 
 
 def save(compressed: Compressed, folder: Path) -> None:
@@ -157,6 +199,10 @@ def build(
         manifest = _export(compressed, located, staging, progress)
         original = baseline.extra(compressed.original, cores())
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
+        if compressed.target is not None:
+            read, vocab = bundle.Bundle(staging).read, manifest.model.vocab
+            found = aim.measured(compressed.target, manifest.variants, read, vocab)
+            compressed.report["budget"]["measured"] = found
         bundle.add(staging, "profile.json", encode(profile))
     _forget(compressed, out)
     return manifest, profile, compressed

@@ -93,16 +93,19 @@ def build(
     report.write(html, manifest, profile, title=out.stem)
     if json_out != "-":
         show.built(manifest, profile, out, html, steps.example(located, manifest))
+        show.budget(compressed.report.get("budget"))
     _emit(json_out, "build", show.build_json(out, manifest, profile) | {"compression": compressed.report})
 
 
 @app.command()
 def compress(
     model: ModelName,
-    out: Annotated[Path, Option("--out", metavar="DIR", help="The compressed checkpoint.")],
+    out: Annotated[Path | None, Option("--out", metavar="DIR", help="The compressed checkpoint.")] = None,
     recipe_path: Annotated[Path | None, Option("--recipe", metavar="FILE", help="How, in TOML.")] = None,
     data: DataFile = None,
     macs: Annotated[float | None, Option("--macs", min=1.0, help="Divide the encoder's work by this.")] = None,
+    p50: Annotated[float | None, Option("--p50", metavar="MS", help="Prune to this latency; see [budget].")] = None,
+    plan: Annotated[bool, Option("--plan", help="Say what would be done and what it would give; do nothing.")] = False,
     overrides: Set = None,
     json_out: Json = None,
 ) -> None:
@@ -112,11 +115,21 @@ def compress(
         from edgelm import checkpoint, recipe
         from edgelm.compress.world import world
     _check_outputs(json_out)
-    checkpoint.check_target(out)
+    if not plan:
+        if out is None:
+            raise DataError("expected --out DIR, or --plan")
+        checkpoint.check_target(out)
     given = [f"data.train={json.dumps(str(data.resolve()))}"] if data else []
     given += [f"prune.macs={macs}"] if macs else []
+    given += [f"budget.p50_ms={p50}"] if p50 else []
     overrides = [*given, *(overrides or ())]
     located = recipe.read(recipe_path, overrides) if recipe_path else recipe.of(overrides)
+    if out is None or plan:
+        planned = steps.plan(located.with_model(model), progress=console.progress)
+        if json_out != "-":
+            show.planned(planned)
+        _emit(json_out, "plan", planned)
+        return
     first = world().first  # under `accelerate launch` one process speaks and writes for all
     compressed = steps.compress(located.with_model(model), out=out, progress=console.progress if first else silent)
     if not first:

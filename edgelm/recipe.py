@@ -20,6 +20,7 @@ from edgelm.schema import Strict, decode, to_dict
 
 __all__ = [
     "DEFAULT_GATES",
+    "Budget",
     "Data",
     "Distill",
     "Export",
@@ -91,6 +92,30 @@ class Prune(Strict, frozen=True, kw_only=True):
     multiple_of: Positive = 16
     samples: Positive = 2048
     seed: int = 0
+
+
+class Budget(Strict, frozen=True, kw_only=True):
+    """What the result may cost: the widths are searched for it. At least one of ``p50_ms``, ``bytes``, ``points``.
+
+    Attributes:
+        p50_ms: median latency of a request, in milliseconds.
+        tokens: length of that request.
+        engine: that runs it; that of the first format that is exported, if not given.
+        precision: of the artifact.
+        threads: of the engine.
+        bytes: size of the artifact.
+        points: most percentage points of accuracy on ``data.dev`` that compression may lose.
+        table: a latency table to plan by, measured on another machine; without it, one is measured on this machine.
+    """
+
+    p50_ms: Annotated[float, Meta(gt=0.0)] | None = None
+    tokens: Annotated[int, Meta(ge=2)] = 32
+    engine: Literal["onnxruntime", "litert"] | None = None
+    precision: Precision = "int8-dynamic"
+    threads: Positive = 1
+    bytes: Positive | None = None
+    points: Annotated[float, Meta(ge=0.0)] | None = None
+    table: str | None = None
 
 
 class Distill(Strict, frozen=True, kw_only=True):
@@ -173,6 +198,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         data: the texts.
         vocab: vocabulary trimming, if any.
         prune: structured pruning, if any.
+        budget: what the result may cost, if that decides how much is pruned.
         distill: distillation, if any.
         export: what to write; not needed by ``edgelm compress``.
         gates: by precision; what is not given has the default.
@@ -183,6 +209,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     data: Data = Data()
     vocab: Vocab | None = None
     prune: Prune | None = None
+    budget: Budget | None = None
     distill: Distill | None = None
     export: Export | None = None
     gates: dict[Precision, Gate] = {}  # noqa: RUF012 - msgspec copies it for each instance

@@ -17,6 +17,7 @@ from edgelm.schema import to_dict
 
 __all__ = [
     "answers",
+    "budget",
     "build_json",
     "built",
     "compressed",
@@ -26,6 +27,7 @@ __all__ = [
     "exported",
     "inspect_json",
     "inspected",
+    "planned",
     "profile_json",
     "profiled",
     "scores",
@@ -93,7 +95,41 @@ def compressed(found: dict[str, Any], out: Path) -> None:
         *((name, f"{score['metric']} {score['value']:.4f} on {score['n']}") for name, score in scores.items() if score),
     ]
     _facts(facts)
+    budget(found["compression"].get("budget"))
     console.out.print(f"\n[bold]{out}[/bold]: edgelm export {out} --device NAME --out FILE")
+
+
+def budget(found: dict[str, Any] | None) -> None:
+    """The budget, what was predicted, and what was measured if it was; nothing if there is no budget."""
+    if found is None:
+        return
+    measured = found.get("measured") or {}
+    rows = []
+    for key, words, form in (("p50_ms", f"p50 at {found['tokens']} tokens, ms", "{:.3g}"), ("bytes", "bytes", "{:,}")):
+        values = (found[key], found["predicted"][key], measured.get(key))
+        rows.append((words, *("any" if v is None and i == 0 else _or_none(v, form) for i, v in enumerate(values))))
+    if found["points"] is not None:
+        rows.append(("points", f"{found['points']:g}", table.NONE, _or_none(found.get("points_lost"), "{:.2f}")))
+    title = f"budget: {found['engine']} {found['precision']}, threads {found['threads']}, {found['machine']}"
+    _print(table.Table(title, ("what", "allowed", "predicted", "measured"), tuple(rows)))
+
+
+def planned(found: dict[str, Any]) -> None:
+    """What compression would do, step by step, and what it is predicted to leave."""
+    steps = [
+        (name, " ".join(f"{key}={value}" for key, value in step.items() if value is not None))
+        for name, step in found["steps"].items()
+    ]
+    before, after = found["before"], found["after"]
+    changes = [
+        ("heads", " ".join(map(str, after["heads"]))),
+        ("FFN", " ".join(map(str, after["ffn"]))),
+        ("vocab", f"{before['vocab']} rows to {after['vocab']}"),
+        ("MACs", f"{before['macs']:,} to {after['macs']:,} a token (/ {before['macs'] / max(1, after['macs']):.2f})"),
+        ("size", f"{before['parameters'] / 1e6:.2f} M parameters to {after['parameters'] / 1e6:.2f} M"),
+    ]
+    _facts([*steps, *changes])
+    budget(found["budget"])
 
 
 def exported(manifest: Manifest, out: Path) -> None:
@@ -188,6 +224,10 @@ def doctor(found: dict[str, Any]) -> None:
     console.out.print(console.table("", ("engine", "version", "state"), engines))
     extras = [(e["extra"], "installed" if e["installed"] else f"missing: {e['install']}") for e in found["extras"]]
     console.out.print(console.table("", ("extra", "state"), extras))
+
+
+def _or_none(value: float | None, form: str) -> str:
+    return table.NONE if value is None else form.format(value)
 
 
 def _this_command() -> str:

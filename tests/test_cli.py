@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 import tiny
+from table import made
+
+from edgelm.schema import encode
 
 RECIPE = """
 schema = "edgelm.recipe/1"
@@ -243,6 +246,33 @@ class TestBadInput:
         done = edgelm("run")
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_a_plan_says_what_would_be_done_and_writes_nothing(place: Path, tmp_path: Path) -> None:
+    options = ["--data", place / "train.jsonl", "--macs", 2, "--set", "distill.epochs=2", "--json", "-"]
+    done = edgelm("compress", place / "checkpoint", "--plan", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema"] == "edgelm.plan/1"
+    assert list(found["steps"]) == ["prune", "distill"]
+    assert found["steps"]["distill"]["steps"] > 0
+    assert found["after"]["macs"] < 0.7 * found["before"]["macs"]
+    assert found["budget"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_is_planned_by_a_table_of_another_machine(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_bytes(encode(made()))
+    sets = [f"budget.table={tmp_path / 'table.json'}", "budget.tokens=16", "budget.engine=onnxruntime"]
+    options = ["--data", place / "train.jsonl", "--plan", *(f"--set={change}" for change in sets)]
+    done = edgelm("compress", place / "checkpoint", "--p50", 20, *options)
+    assert done.returncode == 0, done.stderr
+    assert "p50 at 16 tokens" in done.stdout
+    refused(edgelm("compress", place / "checkpoint", "--p50", 0.1, *options), "p50_ms", "0.1 ms", "allow more")
+
+
+def test_compress_needs_to_know_where_to_write(place: Path) -> None:
+    refused(edgelm("compress", place / "checkpoint", "--data", place / "train.jsonl"), "--out", "--plan")
 
 
 def test_a_variant_outside_its_gate_fails_the_build_and_leaves_nothing(place: Path, tmp_path: Path) -> None:

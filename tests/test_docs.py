@@ -51,7 +51,15 @@ def test_the_recipe_of_the_docs_has_every_key_and_is_a_recipe() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", text("docs/recipe.md"), re.DOTALL)
     path = ROOT / "docs" / "recipe.md"
     decoded = msgspec.toml.decode(example, type=Recipe)
-    for section in (decoded, decoded.data, decoded.prune, decoded.vocab, decoded.distill, decoded.export):
+    for section in (
+        decoded,
+        decoded.data,
+        decoded.prune,
+        decoded.budget,
+        decoded.vocab,
+        decoded.distill,
+        decoded.export,
+    ):
         assert section is not None
         for field in msgspec.structs.fields(section):
             assert re.search(rf"^(# )?{field.name} = |^\[{field.name}[\].]", example, re.MULTILINE), (path, field.name)
@@ -63,6 +71,7 @@ def test_the_recipe_of_the_docs_shows_the_defaults() -> None:
     assert decoded.distill == recipe.Distill()
     assert decoded.vocab == recipe.Vocab()
     assert decoded.prune == recipe.Prune(macs=2.0)
+    assert decoded.budget == recipe.Budget(p50_ms=4.0, engine="onnxruntime", bytes=8_000_000, points=1.0)
     assert decoded.gates == {"int8-dynamic": DEFAULT_GATES["int8-dynamic"]}
     assert decoded.export is not None
     assert decoded.export.lengths == recipe.Export(device="x").lengths

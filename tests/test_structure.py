@@ -27,6 +27,7 @@ FLOORS = [
     {"edgelm.checkpoint", "edgelm.evaluate"},
     {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"},
     {"edgelm.check"},
+    {"edgelm.aim"},
     {"edgelm.build"},
     {"edgelm.console", "edgelm.show"},
     {"edgelm.cli"},

@@ -1,6 +1,6 @@
 """Structured pruning: heads, FFN neurons and whole layers are removed, not zeroed.
 
-Only smaller matrices make the engines faster. What is kept is chosen by importance (``widths``); what is
+Only smaller matrices make the engines faster. What is kept is chosen by importance (``widths``, ``budget``); what is
 left is then fitted to the dense model's outputs (``reconstruct``). No gradient step is taken.
 """
 
@@ -23,7 +23,7 @@ from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
 from edgelm.progress import Advance
 from edgelm.recipe import Prune
 
-__all__ = ["PruneReport", "prune"]
+__all__ = ["PruneReport", "planned", "prune"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def prune(
     rows: Sequence[NDArray[np.int32]],
     gold: NDArray[np.int64] | None,
     *,
+    choose: Choose | None = None,
     progress: Advance | None = None,
 ) -> tuple[Encoder, PruneReport]:
     """Prune a copy of a model.
@@ -60,18 +61,17 @@ def prune(
         config: how far, and on how many of the texts.
         rows: token ids of the calibration texts.
         gold: their classes, if known; see ``importance``.
+        choose: the widths; by ``config.macs`` or ``config.heads`` and ``config.ffn`` if not given.
         progress: called with the number of texts done since the last call; each text taken counts twice.
 
     Raises:
         RecipeError: the config asks for what the model does not have, or for nothing.
     """
-    _check(model.config, config)
-    taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
-    rows = [rows[i] for i in taken]
-    gold = gold[taken] if gold is not None else None
+    _check(model.config, config, choose)
+    rows, gold = _sampled(config, rows, gold)
     scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
     layers = _layers(model.config, config, scores)
-    choose = _chosen(model.config, config)
+    choose = choose or _chosen(model.config, config)
     pruned, scores = _kept_layers(model, layers), _of(scores, layers)
     pruned = _remove(pruned, scores, choose(pruned.config, scores))
     reconstruct(model, pruned, layers, rows, progress=progress)
@@ -85,11 +85,42 @@ def prune(
     return pruned.eval(), report
 
 
-def _check(shape: EncoderConfig, config: Prune) -> None:
+def planned(
+    model: Encoder,
+    config: Prune,
+    rows: Sequence[NDArray[np.int32]],
+    gold: NDArray[np.int64] | None,
+    *,
+    choose: Choose | None = None,
+    progress: Advance | None = None,
+) -> EncoderConfig:
+    """The shape that ``prune`` would leave; nothing is removed. Arguments as there."""
+    _check(model.config, config, choose)
+    rows, gold = _sampled(config, rows, gold)
+    scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
+    layers = _layers(model.config, config, scores)
+    shape = _shape(model.config, layers)
+    chosen = (choose or _chosen(model.config, config))(shape, _of(scores, layers))
+    return replace(shape, heads=chosen.heads, ffn=chosen.ffn)
+
+
+def _sampled(
+    config: Prune, rows: Sequence[NDArray[np.int32]], gold: NDArray[np.int64] | None
+) -> tuple[list[NDArray[np.int32]], NDArray[np.int64] | None]:
+    """The texts to score on, with their classes if known."""
+    taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
+    return [rows[i] for i in taken], gold[taken] if gold is not None else None
+
+
+def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
     """Refuse a config that contradicts itself, asks for nothing, or for more than there is."""
     fixed = (config.heads, config.ffn)
-    if config.macs is None and fixed == (None, None) and config.layers is None:
-        raise RecipeError("prune: expected 'macs', or a shape ('heads', 'ffn', 'layers'); found none of them")
+    if choose is None and config.macs is None and fixed == (None, None) and config.layers is None:
+        raise RecipeError(
+            "prune: expected 'macs', or a shape ('heads', 'ffn', 'layers'), or a [budget]; found none of them"
+        )
+    if choose is not None and (config.macs is not None or fixed != (None, None)):
+        raise RecipeError("prune: the budget chooses the widths: leave out 'macs', 'heads' and 'ffn'")
     if config.macs is not None and fixed != (None, None):
         raise RecipeError("prune: 'macs' chooses the widths, so give either 'macs' or 'heads' and 'ffn', not both")
     for name, wanted, have in (("heads", config.heads, shape.heads), ("ffn", config.ffn, shape.ffn)):
@@ -132,13 +163,15 @@ def _top(scores: Tensor, count: int) -> Tensor:
     return torch.argsort(scores, descending=True, stable=True)[:count].sort().values
 
 
+def _shape(config: EncoderConfig, layers: tuple[int, ...]) -> EncoderConfig:
+    """With these layers alone."""
+    heads, ffn = (tuple(widths[i] for i in layers) for widths in (config.heads, config.ffn))
+    return replace(config, heads=heads, ffn=ffn)
+
+
 def _kept_layers(model: Encoder, layers: tuple[int, ...]) -> Encoder:
     """A copy with these layers alone."""
-    shape = replace(
-        model.config,
-        heads=tuple(model.config.heads[i] for i in layers),
-        ffn=tuple(model.config.ffn[i] for i in layers),
-    )
+    shape = _shape(model.config, layers)
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("layers.")}
     for new, old in enumerate(layers):
         state |= {f"layers.{new}.{name}": tensor for name, tensor in model.layers[old].state_dict().items()}
