@@ -156,7 +156,7 @@ def build(
         manifest = _export(compressed, located, staging, progress)
         original = baseline.extra(compressed.original, cores())
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
-        bundle.add(staging, "profile.json", encode(profile))
+        bundle.add(staging, bundle.PROFILE, encode(profile))
     _forget(compressed, out)
     return manifest, profile, compressed
 
@@ -187,7 +187,8 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
             files[variant.file] = artifact
     manifest = _manifest(compressed, original, device, tuple(variants))
     texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
-    bundle.write(staging, manifest, {**texts_of_it, "golden.json": _golden(module), **files})
+    entries = {**texts_of_it, "golden.json": _golden(module), **files}
+    bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
     return manifest
 
 

@@ -126,12 +126,14 @@ class Export(Strict, frozen=True, kw_only=True):
         formats: artifacts to write.
         precisions: of each format.
         lengths: token lengths of the TFLite signatures; the longest is the bundle's limit.
+        compress: the variants in the bundle: ``deflate`` makes it smaller; with ``none`` they can be mapped in place.
     """
 
     device: str
     formats: tuple[Format, ...] | None = None
     precisions: tuple[Precision, ...] | None = None
     lengths: tuple[Annotated[int, Meta(ge=2)], ...] = (16, 32, 64, 128)
+    compress: Literal["none", "deflate"] = "none"
 
 
 class Gate(Strict, frozen=True, kw_only=True):
