@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import Dev, distill, steps
 from edgelm.compress.prune import prune
+from edgelm.compress.sparsify import hold, sparsify
 from edgelm.compress.state import State, job, remove
 from edgelm.compress.vocab import coarse, trim
 from edgelm.data import Dataset
@@ -57,7 +59,7 @@ class Compressed:
 
 
 def compress(located: Located, *, out: Path | None = None, progress: Progress = silent) -> Compressed:
-    """Prune, trim the vocabulary and distil, each if the recipe asks for it.
+    """Prune, trim the vocabulary, sparsify and distil, each if the recipe asks for it.
 
     Args:
         located: the recipe.
@@ -72,7 +74,7 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     original = checkpoint.read(located.model())
     limit = _limit(original.model, plan.export)
     model, tokenizer, report = original.model, original.tokenizer, dict[str, Any]()
-    if plan.vocab is None and plan.prune is None and plan.distill is None:
+    if plan.vocab is None and plan.prune is None and plan.sparsity is None and plan.distill is None:
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, model.config.labels)
     judges = _judges(located, model.config.labels)
@@ -86,15 +88,22 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
         rows = _rows(model, tokenizer, limit, train.texts)
         model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
         report["vocab"] = asdict(trimmed)
+    if plan.sparsity is not None:
+        if plan.export is not None and plan.export.compress == "none":
+            logging.getLogger("edgelm").warning(
+                "sparsity gains nothing where variants are stored as they are: set export.compress to 'deflate'"
+            )
+        model, sparse = sparsify(model, plan.sparsity)
+        report["sparsity"] = asdict(sparse)
     if plan.distill is not None:
         rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
         dev = Dev(_rows(model, tokenizer, limit, judges[0]), judges[1]) if judges else None
-        wanted = (plan.prune, plan.vocab, plan.distill, train.gold, dev, rows, theirs)
+        wanted = (plan.prune, plan.vocab, plan.sparsity, plan.distill, train.gold, dev, rows, theirs)
         state = _state(out, original, model, *wanted) if out else None
+        held = hold(model) if plan.sparsity else None
+        given = (original.model, plan.distill, rows, theirs, layers)
         with progress("distil", steps(rows, plan.distill)) as advance:
-            model, distilled = distill(
-                model, original.model, plan.distill, rows, theirs, layers, dev=dev, state=state, progress=advance
-            )
+            model, distilled = distill(model, *given, dev=dev, state=state, after_step=held, progress=advance)
         report["distill"] = asdict(distilled)
     return Compressed(original, model, tokenizer, limit, report)
 

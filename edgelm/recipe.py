@@ -27,6 +27,7 @@ __all__ = [
     "Located",
     "Prune",
     "Recipe",
+    "Sparsity",
     "Vocab",
     "dump",
     "of",
@@ -85,6 +86,16 @@ class Prune(Strict, frozen=True, kw_only=True):
     multiple_of: Positive = 16
     samples: Positive = 2048
     seed: int = 0
+
+
+class Sparsity(Strict, frozen=True, kw_only=True):
+    """Zeros among the weights, for a smaller download: nothing gets faster, and only deflated bundles get smaller.
+
+    Attributes:
+        share: of the weights of each matrix, those of the smallest magnitude.
+    """
+
+    share: Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 
 class Distill(Strict, frozen=True, kw_only=True):
@@ -167,6 +178,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         data: the texts.
         vocab: vocabulary trimming, if any.
         prune: structured pruning, if any.
+        sparsity: zeros among the weights, if any.
         distill: distillation, if any.
         export: what to write; not needed by ``edgelm compress``.
         gates: by precision; what is not given has the default.
@@ -177,6 +189,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     data: Data = Data()
     vocab: Vocab | None = None
     prune: Prune | None = None
+    sparsity: Sparsity | None = None
     distill: Distill | None = None
     export: Export | None = None
     gates: dict[Precision, Gate] = {}  # noqa: RUF012 - msgspec copies it for each instance

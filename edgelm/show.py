@@ -83,11 +83,13 @@ def compressed(found: dict[str, Any], out: Path) -> None:
     """What compression left of the original."""
     before, after = found["baseline"], found["model"]
     scores = {"before": found["baseline"]["score"], "after": found["score"]}
+    zeros = found["compression"].get("sparsity")
     facts = [
         ("size", f"{before['parameters'] / 1e6:.2f} M parameters before, {after['parameters'] / 1e6:.2f} M after"),
         ("heads", " ".join(map(str, after["heads"]))),
         ("FFN", " ".join(map(str, after["ffn"]))),
         ("vocab", f"{after['vocab']} rows"),
+        *([("zeros", f"{zeros['zeros'] / zeros['weights']:.1%} of {zeros['weights']} weights")] if zeros else []),
         *((name, f"{score['metric']} {score['value']:.4f} on {score['n']}") for name, score in scores.items() if score),
     ]
     _facts(facts)
