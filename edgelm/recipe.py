@@ -92,10 +92,12 @@ class Sparsity(Strict, frozen=True, kw_only=True):
     """Zeros among the weights, for a smaller download: nothing gets faster, and only deflated bundles get smaller.
 
     Attributes:
-        share: of the weights of each matrix, those of the smallest magnitude.
+        share: of the weights of each matrix of the layers, those of the smallest magnitude.
+        embeddings: the same of the word embeddings, which can lose more; ``share`` when not given.
     """
 
-    share: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    share: Annotated[float, Meta(ge=0.0, lt=1.0)]
+    embeddings: Annotated[float, Meta(ge=0.0, lt=1.0)] | None = None
 
 
 class Distill(Strict, frozen=True, kw_only=True):

@@ -52,6 +52,13 @@ def test_the_smallest_of_each_matrix_are_zero_in_the_very_number_asked_for(share
     assert all(torch.equal(before[name], tensor) for name, tensor in dense.state_dict().items())
 
 
+@pytest.mark.parametrize(("share", "embeddings"), [(0.0, 0.7), (0.3, 0.6), (0.3, 0.0)])
+def test_the_word_embeddings_may_have_a_share_of_their_own(share: float, embeddings: float) -> None:
+    sparse, _ = sparsify(tiny.encoder(), Sparsity(share=share, embeddings=embeddings))
+    for name, weight in matrices(sparse).items():
+        assert (weight == 0).sum() == round((embeddings if "word" in name else share) * weight.size), name
+
+
 def test_equal_weights_are_told_apart() -> None:
     dense = tiny.encoder()
     with torch.no_grad():
