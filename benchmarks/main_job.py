@@ -17,10 +17,8 @@ from typing import Any
 
 from edgelm.bundle import Bundle, staged
 from edgelm.devices.machine import machine
-from edgelm.errors import BundleError
-from edgelm.manifest import Profile
 from edgelm.profile import table
-from edgelm.schema import decode, to_dict
+from edgelm.schema import to_dict
 
 ROOT = Path(__file__).parent.parent
 QUESTION = "how much money do i have in my account"
@@ -51,8 +49,9 @@ def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
     built = clone / "build" / "assistant.edgelm"
     dev = {name: str(data / name / "dev.jsonl") for name in ("clinc150", "sst2")}
     bundle = Bundle(built)
-    profile = decode(bundle.read("profile.json"), Profile, source=str(built), error=BundleError)
-    overview = table.overview(bundle.manifest, profile)
+    profile = bundle.profile
+    assert profile is not None  # a build always measures
+    overview = table.overview(bundle.manifest, profile, bundle.downloads)
     result = {
         "schema": "edgelm.bench-main/1",
         "machine": to_dict(machine()),

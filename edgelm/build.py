@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from edgelm import aim, baseline, bundle, checkpoint, data, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.distill import Dev, distill, steps
+from edgelm.compress.sparsify import hold, sparsify
 from edgelm.compress.state import State, job, remove
 from edgelm.compress.target import Target
 from edgelm.compress.vocab import trim, without
@@ -62,7 +64,7 @@ class Compressed:
 
 
 def compress(located: Located, *, out: Path | None = None, progress: Progress = silent) -> Compressed:
-    """Prune, trim the vocabulary and distil, each if the recipe asks for it.
+    """Prune, trim the vocabulary, sparsify and distil, each if the recipe asks for it.
 
     Args:
         located: the recipe.
@@ -77,7 +79,8 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     original = checkpoint.read(located.model())
     limit = _limit(original.model, plan.export)
     model, tokenizer, report = original.model, original.tokenizer, dict[str, Any]()
-    if plan.vocab is None and plan.prune is None and plan.distill is None and plan.budget is None:
+    wanted = (plan.prune, plan.budget, plan.vocab, plan.sparsity, plan.distill)
+    if wanted == (None,) * len(wanted):
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, model.config.labels)
     judges = _judges(located, model.config.labels)
@@ -91,15 +94,21 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
         rows = _rows(model, tokenizer, limit, train.texts)
         model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
         report["vocab"] = asdict(trimmed)
+    if plan.sparsity is not None:
+        if plan.export is not None and plan.export.compress == "none":
+            logging.getLogger("edgelm").warning(
+                "sparsity gains nothing where variants are stored as they are: set export.compress to 'deflate'"
+            )
+        model, sparse = sparsify(model, plan.sparsity)
+        report["sparsity"] = asdict(sparse)
     if plan.distill is not None:
         rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
         dev = Dev(_rows(model, tokenizer, limit, judges[0]), judges[1]) if judges else None
-        wanted = (plan.prune, plan.vocab, plan.distill, train.gold, dev, rows, theirs)
-        state = _state(out, original, model, *wanted) if out else None
+        state = _state(out, original, model, *wanted, train.gold, dev, rows, theirs) if out else None
+        zeros = hold(model) if plan.sparsity else None
+        given = (original.model, plan.distill, rows, theirs, layers)
         with progress("distil", steps(rows, plan.distill)) as advance:
-            model, distilled = distill(
-                model, original.model, plan.distill, rows, theirs, layers, dev=dev, state=state, progress=advance
-            )
+            model, distilled = distill(model, *given, dev=dev, state=state, after_step=zeros, progress=advance)
         report["distill"] = asdict(distilled)
     if target is not None:
         report["budget"] = aim.described(target, model.config, original.model.config)
@@ -203,7 +212,7 @@ def build(
             read, vocab = bundle.Bundle(staging).read, manifest.model.vocab
             found = aim.measured(compressed.target, manifest.variants, read, vocab)
             compressed.report["budget"]["measured"] = found
-        bundle.add(staging, "profile.json", encode(profile))
+        bundle.add(staging, bundle.PROFILE, encode(profile))
     _forget(compressed, out)
     return manifest, profile, compressed
 
@@ -234,7 +243,8 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
             files[variant.file] = artifact
     manifest = _manifest(compressed, original, device, tuple(variants))
     texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
-    bundle.write(staging, manifest, {**texts_of_it, "golden.json": _golden(module), **files})
+    entries = {**texts_of_it, "golden.json": _golden(module), **files}
+    bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
     return manifest
 
 

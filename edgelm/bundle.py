@@ -1,7 +1,7 @@
 """The one file: a ZIP that any tool can open, with a manifest, the variants, the tokenizer, the recipe and proof.
 
-Variants are stored, not deflated, and begin on a page boundary, so that they can be mapped where they lie. Times in
-the archive are fixed: the same content gives the same bytes.
+Variants are stored and begin on a page boundary, so that they can be mapped where they lie; or they are deflated, which
+makes the file smaller. The ZIP itself says which. Times in it are fixed: the same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edgelm.errors import BundleError
-from edgelm.manifest import Manifest
+from edgelm.manifest import Manifest, Profile
 from edgelm.schema import decode, encode
 
 __all__ = ["Bundle", "add", "staged", "staged_dir", "write"]
 
 MANIFEST = "manifest.json"
+PROFILE = "profile.json"
 TOKENIZER = "tokenizer.json"
 _PAGE = 4096
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_LEVEL = 9  # of deflate: written once, and no slower to read than any other
 _LOCAL_HEADER = 30  # bytes, before the name and the extra field [PKWARE APPNOTE 4.3.7]
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
 
@@ -37,6 +39,7 @@ class Bundle:
     Attributes:
         path: the file.
         manifest: what it holds.
+        downloads: bytes that each entry takes in the file, compressed if it is, by name.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -47,13 +50,13 @@ class Bundle:
         """
         self.path = Path(path)
         with self._open() as archive:
-            names = archive.namelist()
+            self.downloads = {entry.filename: entry.compress_size for entry in archive.infolist()}
             raw = _entry(archive, MANIFEST, self.path)
-        for name in names:
+        for name in self.downloads:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise BundleError(f"{self.path}: holds an entry '{name}' that points out of it; do not use this file")
         self.manifest = decode(raw, Manifest, source=f"{self.path}, {MANIFEST}", error=BundleError)
-        lost = {TOKENIZER, *(variant.file for variant in self.manifest.variants)} - set(names)
+        lost = {TOKENIZER, *(variant.file for variant in self.manifest.variants)} - set(self.downloads)
         if lost:
             raise BundleError(f"{self.path}: its manifest lists {', '.join(sorted(lost))}, which it does not hold")
 
@@ -75,6 +78,13 @@ class Bundle:
         """Content of ``tokenizer.json``."""
         return self.read(TOKENIZER)
 
+    @property
+    def profile(self) -> Profile | None:
+        """What the build measured, on its own machine; None in a bundle that was only exported."""
+        if PROFILE not in self.downloads:
+            return None
+        return decode(self.read(PROFILE), Profile, source=f"{self.path}, {PROFILE}", error=BundleError)
+
     @contextmanager
     def _open(self) -> Iterator[zipfile.ZipFile]:
         try:
@@ -88,18 +98,19 @@ class Bundle:
             raise BundleError(f"{self.path}: not a bundle, or cut short ({exc}); copy or build it again") from exc
 
 
-def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes], *, deflate: bool = False) -> None:
     """Write a bundle at once and as a whole.
 
     Args:
         path: the file; one of that name is replaced.
         manifest: written first.
         files: entries by name.
+        deflate: compress the variants too, and not only what is text.
     """
     variants = {variant.file for variant in manifest.variants}
     with staged(path) as staging, zipfile.ZipFile(staging, "w") as archive:
         for name, content in {MANIFEST: encode(manifest), **files}.items():
-            _put(archive, name, content, stored=name in variants)
+            _put(archive, name, content, stored=name in variants and not deflate)
 
 
 def add(path: Path, name: str, content: bytes) -> None:
@@ -181,4 +192,4 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, stored: bool) -
         start = archive.fp.tell() + _LOCAL_HEADER + len(name.encode()) + 4  # 4: the extra field's own header
         room = -start % _PAGE
         entry.extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
-    archive.writestr(entry, content)
+    archive.writestr(entry, content, compresslevel=_LEVEL)

@@ -83,6 +83,7 @@ def build(
     with _needs("edgelm build", "all"):
         from edgelm import build as steps
         from edgelm import recipe
+        from edgelm.bundle import Bundle
         from edgelm.profile import report
     located = recipe.read(recipe_path, overrides or ())
     out = out or Path("build") / f"{recipe_path.resolve().parent.name}.edgelm"
@@ -90,11 +91,12 @@ def build(
     _check_outputs(html, json_out)
     manifest, profile, compressed = steps.build(located, out, seconds=3.0, progress=console.progress)
     html = html or out.with_suffix(".html")
-    report.write(html, manifest, profile, title=out.stem)
+    bundle = Bundle(out)
+    report.write(html, manifest, profile, bundle.downloads, title=out.stem)
     if json_out != "-":
-        show.built(manifest, profile, out, html, steps.example(located, manifest))
+        show.built(bundle, profile, html, steps.example(located, manifest))
         show.budget(compressed.report.get("budget"))
-    _emit(json_out, "build", show.build_json(out, manifest, profile) | {"compression": compressed.report})
+    _emit(json_out, "build", show.build_json(bundle) | {"compression": compressed.report})
 
 
 @app.command()
@@ -149,6 +151,7 @@ def export(
     formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
     precisions: Annotated[list[str] | None, Option("--precision", help="fp32 or int8-dynamic.")] = None,
     lengths: Lengths = None,
+    packed: Annotated[str | None, Option("--compress", help="The bundle: none or deflate.")] = None,
     data: DataFile = None,
     json_out: Json = None,
 ) -> None:
@@ -156,18 +159,21 @@ def export(
     with _needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
+        from edgelm.bundle import Bundle
     _check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
+    wanted |= {"compress": packed}
     wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
     dev = {"dev": str(data.resolve())} if data else {}
     located = recipe.of(data=dev, export={key: value for key, value in wanted.items() if value is not None})
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
-    manifest = steps.export(steps.compress(located), located, out, progress=console.progress)
+    steps.export(steps.compress(located), located, out, progress=console.progress)
+    bundle = Bundle(out)
     if json_out != "-":
-        show.exported(manifest, out)
-    _emit(json_out, "export", show.build_json(out, manifest))
+        show.exported(bundle)
+    _emit(json_out, "export", show.build_json(bundle))
 
 
 @app.command()
@@ -249,7 +255,8 @@ def profile(
         progress=console.progress,
     )
     if html:
-        report.write(html, Bundle(bundle).manifest, measured, title=bundle.stem)
+        opened = Bundle(bundle)
+        report.write(html, opened.manifest, measured, opened.downloads, title=bundle.stem)
     if json_out != "-":
         show.profiled(measured)
     _emit(json_out, "profile", show.profile_json(measured))
@@ -260,10 +267,10 @@ def inspect(bundle: BundlePath, json_out: Json = None) -> None:
     """What is inside a bundle."""
     from edgelm.bundle import Bundle
 
-    opened, size = Bundle(bundle), bundle.stat().st_size
+    opened = Bundle(bundle)
     if json_out != "-":
-        show.inspected(opened.manifest, bundle, size)
-    _emit(json_out, "inspect", show.inspect_json(opened.manifest, size))
+        show.inspected(opened)
+    _emit(json_out, "inspect", show.inspect_json(opened))
 
 
 @app.command()

@@ -29,6 +29,7 @@ __all__ = [
     "Prune",
     "Recipe",
     "Scores",
+    "Sparsity",
     "Vocab",
     "dump",
     "of",
@@ -118,6 +119,18 @@ class Budget(Strict, frozen=True, kw_only=True):
     table: str | None = None
 
 
+class Sparsity(Strict, frozen=True, kw_only=True):
+    """Zeros among the weights, for a smaller download: nothing gets faster, and only deflated bundles get smaller.
+
+    Attributes:
+        share: of the weights of each matrix of the layers, those of the smallest magnitude.
+        embeddings: the same of the word embeddings, which can lose more; ``share`` when not given.
+    """
+
+    share: Annotated[float, Meta(ge=0.0, lt=1.0)]
+    embeddings: Annotated[float, Meta(ge=0.0, lt=1.0)] | None = None
+
+
 class Distill(Strict, frozen=True, kw_only=True):
     """Distillation from the original.
 
@@ -159,12 +172,14 @@ class Export(Strict, frozen=True, kw_only=True):
         formats: artifacts to write.
         precisions: of each format.
         lengths: token lengths of the TFLite signatures; the longest is the bundle's limit.
+        compress: the variants in the bundle: ``deflate`` makes it smaller; with ``none`` they can be mapped in place.
     """
 
     device: str
     formats: tuple[Format, ...] | None = None
     precisions: tuple[Precision, ...] | None = None
     lengths: tuple[Annotated[int, Meta(ge=2)], ...] = (16, 32, 64, 128)
+    compress: Literal["none", "deflate"] = "none"
 
 
 class Gate(Strict, frozen=True, kw_only=True):
@@ -199,6 +214,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         vocab: vocabulary trimming, if any.
         prune: structured pruning, if any.
         budget: what the result may cost, if that decides how much is pruned.
+        sparsity: zeros among the weights, if any.
         distill: distillation, if any.
         export: what to write; not needed by ``edgelm compress``.
         gates: by precision; what is not given has the default.
@@ -210,6 +226,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     vocab: Vocab | None = None
     prune: Prune | None = None
     budget: Budget | None = None
+    sparsity: Sparsity | None = None
     distill: Distill | None = None
     export: Export | None = None
     gates: dict[Precision, Gate] = {}  # noqa: RUF012 - msgspec copies it for each instance

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelm import console
+from edgelm.bundle import Bundle
 from edgelm.manifest import Device, Manifest, Profile, Variant
 from edgelm.profile import stats, table
 from edgelm.schema import to_dict
@@ -34,17 +35,12 @@ __all__ = [
 ]
 
 
-def build_json(out: Path, manifest: Manifest, profile: Profile | None = None) -> dict[str, Any]:
-    """``bundle``, ``baseline`` and ``variants[]``; with a profile, each with its ``runs[]``."""
-    runs = [stats.row(run) for run in profile.runs] if profile else []
-
-    def of(engine: str, precision: str) -> list[dict[str, Any]]:
-        return [run for run in runs if (run["engine"], run["precision"]) == (engine, precision)]
-
-    baseline = to_dict(manifest.baseline) | ({"runs": of(table.ORIGINAL, "fp32")} if profile else {})
-    variants = [to_dict(v) | ({"runs": of(v.engine, v.precision)} if profile else {}) for v in manifest.variants]
+def build_json(bundle: Bundle) -> dict[str, Any]:
+    """``bundle``, ``baseline`` and ``variants[]``; of a bundle with a profile, each with its ``runs[]``."""
+    profile = bundle.profile
+    baseline = to_dict(bundle.manifest.baseline) | _runs_of(profile, table.ORIGINAL, "fp32")
     machine = {"machine": to_dict(profile.machine)} if profile else {}
-    return {"bundle": str(out), "baseline": baseline, "variants": variants, **machine}
+    return {"bundle": str(bundle.path), "baseline": baseline, "variants": _variants(bundle, profile), **machine}
 
 
 def profile_json(profile: Profile) -> dict[str, Any]:
@@ -53,22 +49,24 @@ def profile_json(profile: Profile) -> dict[str, Any]:
     return {"runs": runs, "machine": to_dict(profile.machine), "load": [profile.load_start, profile.load_end]}
 
 
-def inspect_json(manifest: Manifest, size: int) -> dict[str, Any]:
-    """The manifest, whose ``variants[]`` have engine, precision, bytes and parity, and the size of the file."""
-    return to_dict(manifest) | {"bytes": size}
+def inspect_json(bundle: Bundle) -> dict[str, Any]:
+    """The manifest, whose ``variants[]`` are those of ``build_json``, and the size of the file."""
+    variants = _variants(bundle, bundle.profile)
+    return to_dict(bundle.manifest) | {"variants": variants, "bytes": bundle.path.stat().st_size}
 
 
-def built(manifest: Manifest, profile: Profile, out: Path, html: Path, example: str) -> None:
-    """The table that ends a build, in words that a newcomer understands, and what to try next.
+def built(bundle: Bundle, profile: Profile, html: Path, example: str) -> None:
+    """The tables that end a build, in words that a newcomer understands, and what to try next.
 
     Args:
-        manifest: of the bundle.
+        bundle: what was built.
         profile: of the bundle.
-        out: the bundle.
         html: the report.
         example: a text that the model may be asked.
     """
-    _print(table.overview(manifest, profile))
+    manifest, out = bundle.manifest, bundle.path
+    _print(table.overview(manifest, profile, bundle.downloads).without(*table.SIZES))  # all of it is over 80 columns
+    _print(table.sizes(manifest, profile, bundle.downloads))
     base = manifest.baseline
     console.out.print(
         f"\n[bold]{out}[/bold] holds {len(manifest.variants)} variants of one model of "
@@ -87,11 +85,13 @@ def compressed(found: dict[str, Any], out: Path) -> None:
     """What compression left of the original."""
     before, after = found["baseline"], found["model"]
     scores = {"before": found["baseline"]["score"], "after": found["score"]}
+    zeros = found["compression"].get("sparsity")
     facts = [
         ("size", f"{before['parameters'] / 1e6:.2f} M parameters before, {after['parameters'] / 1e6:.2f} M after"),
         ("heads", " ".join(map(str, after["heads"]))),
         ("FFN", " ".join(map(str, after["ffn"]))),
         ("vocab", f"{after['vocab']} rows"),
+        *([("zeros", f"{zeros['zeros'] / zeros['weights']:.1%} of {zeros['weights']} weights")] if zeros else []),
         *((name, f"{score['metric']} {score['value']:.4f} on {score['n']}") for name, score in scores.items() if score),
     ]
     _facts(facts)
@@ -132,19 +132,20 @@ def planned(found: dict[str, Any]) -> None:
     budget(found["budget"])
 
 
-def exported(manifest: Manifest, out: Path) -> None:
-    """Each variant with its size, parity and score."""
-    _print(table.parity(manifest))
-    _print(_sizes(manifest))
-    console.out.print(f'\n[bold]{out}[/bold]: edgelm run {out} "some text"')
+def exported(bundle: Bundle) -> None:
+    """Each variant with its sizes, parity and score."""
+    _print(table.parity(bundle.manifest))
+    _print(_files(bundle.manifest))
+    _print(table.sizes(bundle.manifest, None, bundle.downloads))
+    console.out.print(f'\n[bold]{bundle.path}[/bold]: edgelm run {bundle.path} "some text"')
 
 
-def inspected(manifest: Manifest, path: Path, size: int) -> None:
+def inspected(bundle: Bundle) -> None:
     """What is inside a bundle."""
-    model = manifest.model
+    manifest, model = bundle.manifest, bundle.manifest.model
     labels = ", ".join(manifest.labels[:6]) + (", …" if len(manifest.labels) > 6 else "")
     facts = [
-        ("file", f"{path}, {table.size(size)}"),
+        ("file", f"{bundle.path}, {table.size(bundle.path.stat().st_size)}"),
         ("made", f"{manifest.created} by edgelm {manifest.edgelm}, for {manifest.device}"),
         ("task", f"{manifest.task}, {len(manifest.labels)} labels: {labels}"),
         (
@@ -156,7 +157,8 @@ def inspected(manifest: Manifest, path: Path, size: int) -> None:
         ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
     ]
     _facts(facts)
-    _print(_sizes(manifest))
+    _print(_files(manifest))
+    _print(table.sizes(manifest, bundle.profile, bundle.downloads))
     _print(table.parity(manifest))
 
 
@@ -238,19 +240,26 @@ def _this_command() -> str:
     return os.path.relpath(called)
 
 
-def _sizes(manifest: Manifest) -> table.Table:
+def _variants(bundle: Bundle, profile: Profile | None) -> list[dict[str, Any]]:
+    """Each variant as the manifest has it, with ``download_bytes`` and, if it was measured, its ``runs[]``."""
+    return [
+        to_dict(v) | {"download_bytes": bundle.downloads[v.file]} | _runs_of(profile, v.engine, v.precision)
+        for v in bundle.manifest.variants
+    ]
+
+
+def _runs_of(profile: Profile | None, engine: str, precision: str) -> dict[str, Any]:
+    if profile is None:
+        return {}
+    return {"runs": [stats.row(run) for run in profile.runs if (run.engine, run.precision) == (engine, precision)]}
+
+
+def _files(manifest: Manifest) -> table.Table:
     rows = tuple(
-        (
-            v.engine,
-            v.precision,
-            v.file,
-            table.size(v.bytes),
-            _lengths(v),
-            f"{v.score.value:.4f}" if v.score else table.NONE,
-        )
+        (v.engine, v.precision, v.file, _lengths(v), f"{v.score.value:.4f}" if v.score else table.NONE)
         for v in manifest.variants
     )
-    return table.Table("variants", ("engine", "precision", "file", "size", "tokens", "accuracy"), rows)
+    return table.Table("variants", ("engine", "precision", "file", "tokens", "accuracy"), rows)
 
 
 def _lengths(variant: Variant) -> str:

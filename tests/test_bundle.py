@@ -29,19 +29,19 @@ def contents(seed: bytes = b"weights") -> tuple[Manifest, dict[str, bytes]]:
     return msgspec.structs.replace(made, variants=variants), {**extra, **files}
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
+@pytest.fixture(params=[False, True], ids=["stored", "deflated"])
+def written(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "a.edgelm"
-    bundle.write(path, *contents())
+    bundle.write(path, *contents(), deflate=request.param)
     return path
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.binary(max_size=60))
-def test_what_was_written_is_read(tmp_path: Path, seed: bytes) -> None:
+@given(seed=st.binary(max_size=60), deflate=st.booleans())
+def test_what_was_written_is_read(tmp_path: Path, seed: bytes, deflate: bool) -> None:
     manifest, files = contents(seed)
     path = tmp_path / "a.edgelm"
-    bundle.write(path, manifest, files)
+    bundle.write(path, manifest, files, deflate=deflate)
     opened = Bundle(path)
     assert opened.manifest == manifest
     assert {name: opened.read(name) for name in files} == files
@@ -49,6 +49,7 @@ def test_what_was_written_is_read(tmp_path: Path, seed: bytes) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("written", [False], indirect=True, ids=["stored"])
 def test_any_zip_tool_opens_it_and_variants_begin_on_a_page(written: Path) -> None:
     raw = written.read_bytes()
     with zipfile.ZipFile(written) as archive:
@@ -61,9 +62,24 @@ def test_any_zip_tool_opens_it_and_variants_begin_on_a_page(written: Path) -> No
             assert start % 4096 == 0
 
 
-def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [True], indirect=True, ids=["deflated"])
+def test_a_deflated_bundle_is_smaller_and_says_what_each_variant_takes_of_it(written: Path, tmp_path: Path) -> None:
+    bundle.write(tmp_path / "stored", *contents())
+    stored, deflated = Bundle(tmp_path / "stored"), Bundle(written)
+    with zipfile.ZipFile(written) as archive:
+        assert archive.testzip() is None
+        for variant in deflated.manifest.variants:
+            entry = archive.getinfo(variant.file)
+            assert entry.compress_type == zipfile.ZIP_DEFLATED
+            assert deflated.downloads[variant.file] == entry.compress_size < variant.bytes
+            assert stored.downloads[variant.file] == variant.bytes
+    assert sum(deflated.downloads.values()) < written.stat().st_size < stored.path.stat().st_size
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path, deflate: bool) -> None:
     for name in ("a", "b"):
-        bundle.write(tmp_path / name, *contents())
+        bundle.write(tmp_path / name, *contents(), deflate=deflate)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_build_does_the_whole_job(built: dict[str, Any], place: Path) -> None:
         assert all(run["p90_ms"] >= run["p50_ms"] > 0 and run["peak_rss_bytes"] > 1e6 for run in variant["runs"])
         assert variant["parity"]["rows"] == len(tiny.TEXTS) * 4
         assert variant["score"]["n"] == len(tiny.TEXTS) * 4
+        assert variant["download_bytes"] == variant["bytes"]
     assert built["baseline"]["runs"][0]["engine"] == "pytorch"
     assert built["compression"]["prune"]["macs"] > 1.1
     assert (place / "tiny.html").read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -149,7 +151,9 @@ def test_inspect_says_what_is_inside(built: dict[str, Any]) -> None:
     assert found["labels"] == list(tiny.LABELS)
     assert found["bytes"] == Path(built["bundle"]).stat().st_size
     assert all({"engine", "precision", "bytes", "parity"} <= set(variant) for variant in found["variants"])
-    assert "lights, music, time" in edgelm("inspect", built["bundle"]).stdout
+    assert found["variants"] == built["variants"]
+    words = edgelm("inspect", built["bundle"]).stdout
+    assert all(word in words for word in ("lights, music, time", "download", "disk", "memory"))
 
 
 def test_export_of_a_compressed_checkpoint(place: Path) -> None:
@@ -159,11 +163,15 @@ def test_export_of_a_compressed_checkpoint(place: Path) -> None:
     out = place / "smaller.edgelm"
     done = edgelm(
         *("export", smaller, "--device", "raspberry-pi-5", "--out", out, "--format", "tflite", "--lengths", "8"),
-        *("--precision", "fp32", "--json", place / "export.json"),
+        *("--precision", "fp32", "--compress", "deflate", "--json", place / "export.json"),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((place / "export.json").read_text())
     assert [(v["engine"], v["precision"], v["lengths"]) for v in found["variants"]] == [("litert", "fp32", [8])]
+    with zipfile.ZipFile(out) as archive:
+        (variant,), entry = found["variants"], archive.getinfo("model.fp32.tflite")
+    assert (variant["download_bytes"], variant["bytes"]) == (entry.compress_size, entry.file_size)
+    assert variant["download_bytes"] < variant["bytes"]
 
 
 @pytest.mark.parametrize("command", ["devices", "doctor"])

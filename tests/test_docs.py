@@ -51,15 +51,8 @@ def test_the_recipe_of_the_docs_has_every_key_and_is_a_recipe() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", text("docs/recipe.md"), re.DOTALL)
     path = ROOT / "docs" / "recipe.md"
     decoded = msgspec.toml.decode(example, type=Recipe)
-    for section in (
-        decoded,
-        decoded.data,
-        decoded.prune,
-        decoded.budget,
-        decoded.vocab,
-        decoded.distill,
-        decoded.export,
-    ):
+    steps = (decoded.prune, decoded.budget, decoded.vocab, decoded.sparsity, decoded.distill)
+    for section in (decoded, decoded.data, *steps, decoded.export):
         assert section is not None
         for field in msgspec.structs.fields(section):
             assert re.search(rf"^(# )?{field.name} = |^\[{field.name}[\].]", example, re.MULTILINE), (path, field.name)
@@ -75,6 +68,7 @@ def test_the_recipe_of_the_docs_shows_the_defaults() -> None:
     assert decoded.gates == {"int8-dynamic": DEFAULT_GATES["int8-dynamic"]}
     assert decoded.export is not None
     assert decoded.export.lengths == recipe.Export(device="x").lengths
+    assert decoded.export.compress == recipe.Export(device="x").compress
 
 
 def test_the_gates_of_the_docs_are_the_defaults() -> None:

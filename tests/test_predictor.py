@@ -11,6 +11,7 @@ import torch
 from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
 
 import edgelm
+from edgelm import bundle
 from edgelm.bundle import Bundle
 from edgelm.errors import BundleError, DataError, DeviceUnavailable
 
@@ -50,6 +51,22 @@ def same(found: Any, expected: Any) -> None:
     else:
         assert found["label"] == expected["label"]
         assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
+def test_a_deflated_bundle_gives_the_very_same_logits(
+    engine: str, precision: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    stored, deflated = Bundle(tiny_bundle), tmp_path / "deflated.edgelm"
+    entries = {name: stored.read(name) for name in stored.downloads if name != "manifest.json"}
+    bundle.write(deflated, stored.manifest, entries, deflate=True)
+    assert deflated.stat().st_size < 0.95 * tiny_bundle.stat().st_size
+    plain, packed = (
+        edgelm.load(path, engine=engine, precision=precision, threads=1).logits(TEXTS)
+        for path in (tiny_bundle, deflated)
+    )
+    assert np.array_equal(plain, packed)
 
 
 @pytest.mark.parametrize("texts", [TEXTS[0], TEXTS[:1], TEXTS])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def distill(
     *,
     dev: Dev | None = None,
     state: State | None = None,
+    after_step: Callable[[int, int], None] | None = None,
     progress: Advance | None = None,
 ) -> tuple[Encoder, DistillReport]:
     """Train the student, in place.
@@ -93,6 +94,8 @@ def distill(
         dev: with ``config.patience``, and only then: the student is scored after every epoch, the best weights are
             kept, and so many scores in a row that are not better end it.
         state: where to go on from after a kill, and where to write how far it is.
+        after_step: called after each step of the optimizer with how many were taken, and of how many; it may change
+            the student's weights.
         progress: called with the number of steps done since the last call.
 
     Raises:
@@ -118,6 +121,8 @@ def distill(
     while not training.done():
         for batch in training.rest_of_epoch(rows):
             training.step(rows, batch, truth, state if here.first else None)
+            if after_step:
+                after_step(len(training.losses), training.total)
             if progress:
                 progress(1)
         training.score()

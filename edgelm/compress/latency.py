@@ -156,14 +156,15 @@ class Table(Strict, frozen=True, kw_only=True):
 
 
 def _between(points: Sequence[Point], values: NDArray[np.float64], units: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Values at other widths: on the line through the two widths around, or the two narrowest; never below nothing's."""
+    """Values at other widths: on the line through the two around, or the two narrowest, but never below nothing's."""
     widths = np.array([point.units for point in points])
     if len(points) == 2:
         return np.interp(units, widths, values)
     right = np.searchsorted(widths, units).clip(2, len(widths) - 1)
     slope = (values[right] - values[right - 1]) / (widths[right] - widths[right - 1])
-    line = np.maximum(values[0], values[right] + slope * (units - widths[right]))
-    return np.where(units == 0, values[0], line)
+    found: NDArray[np.float64] = np.maximum(values[0], values[right] + slope * (units - widths[right]))
+    found[units == 0] = values[0]
+    return found
 
 
 def sublayers(shape: EncoderConfig) -> list[tuple[Kind, int]]:

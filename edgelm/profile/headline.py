@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgelm.manifest import Manifest, Profile, Run, Variant
@@ -35,15 +35,15 @@ def fastest(manifest: Manifest, profile: Profile) -> Variant:
     return min(measured, key=lambda variant: _p50(runs[variant.engine, variant.precision]))
 
 
-def cards(manifest: Manifest, profile: Profile) -> tuple[Card, ...]:
-    """Latency, size, task metric, labels unchanged, memory: those that are known."""
+def cards(manifest: Manifest, profile: Profile, downloads: Mapping[str, int]) -> tuple[Card, ...]:
+    """Latency, download and disk, task metric, labels unchanged, memory: those that are known."""
     variant, runs = fastest(manifest, profile), _runs(profile)
     run = runs.get((variant.engine, variant.precision))
     original = next((run for run in runs.values() if run.engine == table.ORIGINAL), None)
     return tuple(
         [
             *_latency(run, original),
-            _size(manifest, variant),
+            _download(manifest, variant, downloads[variant.file]),
             *_score(manifest, variant),
             Card("Same label", table.percent(variant.agreement), "as the original gives, on the dev texts"),
             *_memory(run, original),
@@ -60,13 +60,10 @@ def _latency(run: Run | None, original: Run | None) -> Iterator[Card]:
         yield Card("Median latency", f"{table.milliseconds(time)} ms", beside)
 
 
-def _size(manifest: Manifest, variant: Variant) -> Card:
+def _download(manifest: Manifest, variant: Variant, download: int) -> Card:
     before = manifest.baseline.bytes
-    return Card(
-        "Size",
-        table.size(variant.bytes),
-        f"{before / variant.bytes:.1f}{table.TIMES} smaller than {table.size(before)}",
-    )
+    beside = f"{before / download:.1f}{table.TIMES} smaller than {table.size(before)}"
+    return Card("Download", table.size(download), f"{beside}; {table.size(variant.bytes)} on disk")
 
 
 def _score(manifest: Manifest, variant: Variant) -> Iterator[Card]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,24 +21,25 @@ except ModuleNotFoundError as exc:
 __all__ = ["render", "write"]
 
 
-def write(path: Path | str, manifest: Manifest, profile: Profile, *, title: str) -> None:
+def write(path: Path | str, manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *, title: str) -> None:
     """Write the report. A file of that name is replaced, at once and as a whole.
 
     Args:
         path: the ``.html`` file.
         manifest: of the bundle.
         profile: of the bundle; with a run of the engine ``pytorch`` it compares with the original.
+        downloads: bytes that each file takes in the bundle, by name.
         title: the page's heading.
 
     Raises:
         OSError: the file cannot be written there.
     """
-    text = render(manifest, profile, title=title)
+    text = render(manifest, profile, downloads, title=title)
     with staged(Path(path)) as staging:
         staging.write_text(text, encoding="utf-8")
 
 
-def render(manifest: Manifest, profile: Profile, *, title: str) -> str:
+def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *, title: str) -> str:
     """The page as HTML; arguments as for ``write``."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -48,11 +50,12 @@ def render(manifest: Manifest, profile: Profile, *, title: str) -> str:
         title=title,
         manifest=manifest,
         profile=profile,
+        downloads=downloads,
         tokens=tokens,
         fastest=headline.fastest(manifest, profile),
-        cards=headline.cards(manifest, profile),
+        cards=headline.cards(manifest, profile, downloads),
         tables={
-            "overview": table.overview(manifest, profile),
+            "overview": table.overview(manifest, profile, downloads),
             "parity": table.parity(manifest),
             "latency": table.latency(profile),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgelm.manifest import Manifest, Profile, Run, Score
@@ -10,6 +11,7 @@ from edgelm.profile import stats
 __all__ = [
     "NONE",
     "ORIGINAL",
+    "SIZES",
     "TIMES",
     "Table",
     "latency",
@@ -20,11 +22,15 @@ __all__ = [
     "percent",
     "reference_length",
     "size",
+    "sizes",
     "warnings",
 ]
 
 ORIGINAL = "pytorch"
 """The engine of the original in a profile."""
+
+SIZES = ("download", "disk", "memory")
+"""The columns of the three sizes."""
 
 NONE = "\N{EN DASH}"
 """What stands in a cell without a value."""
@@ -50,34 +56,56 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    def without(self, *columns: str) -> Table:
+        """The same table with some columns left out."""
+        kept = [index for index, column in enumerate(self.columns) if column not in columns]
+        rows = tuple(tuple(row[index] for index in kept) for row in self.rows)
+        return Table(self.title, tuple(self.columns[index] for index in kept), rows)
 
-def overview(manifest: Manifest, profile: Profile, tokens: int | None = None) -> Table:
-    """The original and each variant: size, agreement, task metric, latency at one length, memory.
+
+def overview(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], tokens: int | None = None) -> Table:
+    """The original and each variant: agreement, task metric, latency at one length, and the three sizes.
 
     Args:
         manifest: of the bundle.
         profile: of the bundle.
+        downloads: bytes that each file takes in the bundle, by name.
         tokens: the length; ``reference_length`` when not given.
     """
     tokens = tokens or reference_length(profile)
-    runs = {(run.engine, run.precision): run for run in profile.runs if run.tokens == tokens}
-    original = next((run for run in runs.values() if run.engine == ORIGINAL), None)
+    runs = _runs(profile, tokens)
+    original = runs.get((ORIGINAL, "fp32"))
     base = manifest.baseline
-    rows = [("original", f"{ORIGINAL} fp32", size(base.bytes), NONE, _score(base.score), *_speed(original, original))]
-    rows += [
-        (
-            variant.engine,
-            variant.precision,
-            size(variant.bytes),
-            percent(variant.agreement),
-            _score(variant.score),
-            *_speed(runs.get((variant.engine, variant.precision)), original),
-        )
-        for variant in manifest.variants
-    ]
+    cells = [(NONE, _score(base.score), *_speed(original, original))]
+    for variant in manifest.variants:
+        speed = _speed(runs.get((variant.engine, variant.precision)), original)
+        cells.append((percent(variant.agreement), _score(variant.score), *speed))
+    three = sizes(manifest, profile, downloads, tokens).rows
+    rows = tuple((*row[:2], *own, *row[2:]) for row, own in zip(three, cells, strict=True))
     metric = base.score.metric if base.score else "score"
-    columns = ("engine", "precision", "size", "agreement", metric, "p50 ms", "p90 ms", "faster", "memory")
-    return Table(f"{tokens} tokens", columns, tuple(rows))
+    columns = ("engine", "precision", "agreement", metric, "p50 ms", "p90 ms", "faster", *SIZES)
+    return Table(f"{tokens} tokens", columns, rows)
+
+
+def sizes(
+    manifest: Manifest, profile: Profile | None, downloads: Mapping[str, int], tokens: int | None = None
+) -> Table:
+    """The original and each variant: what it takes of the bundle, on disk when unpacked, and in memory.
+
+    Args:
+        manifest: of the bundle.
+        profile: of the bundle; without it no memory is known.
+        downloads: bytes that each file takes in the bundle, by name.
+        tokens: the length at which memory was measured; ``reference_length`` when not given.
+    """
+    runs = _runs(profile, tokens or reference_length(profile)) if profile else {}
+    weights = size(manifest.baseline.bytes)
+    rows = [("original", f"{ORIGINAL} fp32", weights, weights, _memory(runs.get((ORIGINAL, "fp32"))))]
+    for variant in manifest.variants:
+        two = (size(downloads[variant.file]), size(variant.bytes))
+        rows.append((variant.engine, variant.precision, *two, _memory(runs.get((variant.engine, variant.precision)))))
+    title = "sizes: to download, on disk when unpacked, in memory at the peak"
+    return Table(title, ("engine", "precision", *SIZES), tuple(rows))
 
 
 def latency(profile: Profile) -> Table:
@@ -168,18 +196,23 @@ def size(count: int) -> str:
     return f"{count / 1e6:.{1 if count < 100_000_000 else 0}f} MB"
 
 
-def _speed(run: Run | None, original: Run | None) -> tuple[str, str, str, str]:
-    """Median, 90th percentile, how many times faster than the original, memory."""
+def _runs(profile: Profile, tokens: int) -> dict[tuple[str, str], Run]:
+    """The runs at one length, by engine and precision."""
+    return {(run.engine, run.precision): run for run in profile.runs if run.tokens == tokens}
+
+
+def _speed(run: Run | None, original: Run | None) -> tuple[str, str, str]:
+    """Median, 90th percentile, how many times faster than the original."""
     if run is None:
-        return NONE, NONE, NONE, NONE
+        return NONE, NONE, NONE
     p50, p90 = (stats.percentile_ms(run.samples_ns, percent) for percent in (50, 90))
     times = f"{stats.percentile_ms(original.samples_ns, 50) / p50:.1f}{TIMES}" if original else NONE
-    return milliseconds(p50), milliseconds(p90), times, _memory(run)
+    return milliseconds(p50), milliseconds(p90), times
 
 
-def _memory(run: Run) -> str:
+def _memory(run: Run | None) -> str:
     """Peak memory, or nothing when it was not measured."""
-    return size(run.peak_rss_bytes) if run.peak_rss_bytes else NONE
+    return size(run.peak_rss_bytes) if run and run.peak_rss_bytes else NONE
 
 
 def _score(score: Score | None) -> str:

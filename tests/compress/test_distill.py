@@ -74,6 +74,18 @@ def test_progress_counts_every_step_and_no_more(epochs: float, expected: int) ->
     assert sum(counted) == expected
 
 
+def test_what_is_called_after_each_step_has_the_last_word_on_the_weights() -> None:
+    model, calls = student(), list[tuple[int, int]]()
+
+    def after_step(step: int, total: int) -> None:
+        calls.append((step, total))
+        model.classifier.bias.data.fill_(step)
+
+    found, _ = distill(model, TEACHER, Distill(epochs=1, batch=20), ROWS, ROWS, (0, 2), after_step=after_step)
+    assert calls == [(step, 8) for step in range(1, 9)]
+    assert (found.classifier.bias == 8).all()
+
+
 def test_a_loss_that_is_not_a_number_ends_it_and_the_last_good_state_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

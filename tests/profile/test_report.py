@@ -14,7 +14,7 @@ import sample
 from edgelm.manifest import Manifest, Profile
 from edgelm.profile import report, table
 
-MANIFEST, PROFILE = sample.manifest(), sample.profile()
+MANIFEST, PROFILE, DOWNLOADS = sample.manifest(), sample.profile(), sample.downloads()
 VOID = {"meta", "br", "link", "img", "hr"}
 
 
@@ -60,7 +60,7 @@ class Reader(HTMLParser):
 
 
 def page(manifest: Manifest = MANIFEST, profile: Profile = PROFILE, title: str = "assistant") -> str:
-    return report.render(manifest, profile, title=title)
+    return report.render(manifest, profile, DOWNLOADS, title=title)
 
 
 def test_every_element_is_closed_in_its_order_and_ids_are_unique() -> None:
@@ -83,7 +83,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 def test_every_cell_of_every_table_is_on_the_page() -> None:
     cells = Reader(page()).cells
-    for made in (table.overview(MANIFEST, PROFILE), table.parity(MANIFEST), table.latency(PROFILE)):
+    for made in (table.overview(MANIFEST, PROFILE, DOWNLOADS), table.parity(MANIFEST), table.latency(PROFILE)):
         wanted = [*made.columns, *(cell for row in made.rows for cell in row)]
         size = len(wanted)
         assert any(cells[at : at + size] == wanted for at in range(len(cells)))
@@ -101,6 +101,7 @@ def test_the_page_says_what_was_built_where_and_what_to_beware_of() -> None:
         assert wanted in text
     for variant in MANIFEST.variants:
         assert variant.sha256 in text
+        assert f"{variant.bytes:,} bytes, {DOWNLOADS[variant.file]:,} in the bundle" in text
     for heads, ffn in zip(MANIFEST.model.heads, MANIFEST.model.ffn, strict=True):
         assert f"</span>{heads}</td>" in text
         assert f"</span>{ffn}</td>" in text
@@ -145,7 +146,7 @@ def test_the_same_figures_give_the_same_page() -> None:
 def test_the_file_is_replaced_as_a_whole_and_others_may_read_it(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     target.write_text("old")
-    report.write(target, MANIFEST, PROFILE, title="assistant")
+    report.write(target, MANIFEST, PROFILE, DOWNLOADS, title="assistant")
     assert target.read_text("utf-8") == page()
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert list(tmp_path.iterdir()) == [target]
@@ -163,7 +164,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", fail)
         with pytest.raises(OSError, match="disk full"):
-            report.write(target, MANIFEST, PROFILE, title="assistant")
+            report.write(target, MANIFEST, PROFILE, DOWNLOADS, title="assistant")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -6,7 +6,7 @@ import sample
 
 from edgelm.profile import stats, table
 
-MANIFEST, PROFILE = sample.manifest(), sample.profile()
+MANIFEST, PROFILE, DOWNLOADS = sample.manifest(), sample.profile(), sample.downloads()
 
 
 def only(**wanted: object) -> list[stats.Summary]:
@@ -15,7 +15,7 @@ def only(**wanted: object) -> list[stats.Summary]:
 
 
 def test_the_overview_has_the_original_first_and_then_each_variant() -> None:
-    found = table.overview(MANIFEST, PROFILE)
+    found = table.overview(MANIFEST, PROFILE, DOWNLOADS)
     assert [row[:2] for row in found.rows] == [
         ("original", "pytorch fp32"),
         ("onnxruntime", "fp32"),
@@ -27,35 +27,55 @@ def test_the_overview_has_the_original_first_and_then_each_variant() -> None:
 
 
 def test_a_row_of_the_overview_holds_the_figures_of_manifest_and_profile() -> None:
-    row = dict(zip(table.overview(MANIFEST, PROFILE).columns, table.overview(MANIFEST, PROFILE).rows[4], strict=True))
+    found = table.overview(MANIFEST, PROFILE, DOWNLOADS)
+    row = dict(zip(found.columns, found.rows[4], strict=True))
     (own,) = only(engine="litert", precision="int8-dynamic", tokens=32)
     (original,) = only(engine="pytorch", tokens=32)
     assert row == {
         "engine": "litert",
         "precision": "int8-dynamic",
-        "size": "17.8 MB",
         "agreement": "97.9 %",
         "accuracy": "0.893",
         "p50 ms": f"{own.p50:.2f}",
         "p90 ms": f"{own.p90:.2f}",
         "faster": f"{original.p50 / own.p50:.1f}×",  # noqa: RUF001 - a factor is written so
+        "download": "16.0 MB",
+        "disk": "17.8 MB",
         "memory": "96.0 MB",
     }
 
 
 def test_another_length_can_be_asked_for() -> None:
     (own,) = only(engine="litert", precision="int8-dynamic", tokens=128)
-    assert table.overview(MANIFEST, PROFILE, tokens=128).rows[4][5] == f"{own.p50:.2f}"
+    assert table.overview(MANIFEST, PROFILE, DOWNLOADS, tokens=128).rows[4][4] == f"{own.p50:.2f}"
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
     runs = tuple(run for run in PROFILE.runs if run.engine == "onnxruntime")
     bare = msgspec.structs.replace(MANIFEST, baseline=msgspec.structs.replace(MANIFEST.baseline, score=None))
-    found = table.overview(bare, msgspec.structs.replace(PROFILE, runs=runs))
-    assert found.rows[0][3:] == (table.NONE,) * 6
-    assert found.rows[3][5:] == (table.NONE,) * 4
-    assert found.rows[1][7] == table.NONE
-    assert found.rows[1][5] != table.NONE
+    found = table.overview(bare, msgspec.structs.replace(PROFILE, runs=runs), DOWNLOADS)
+    assert found.rows[0][2:] == (*(table.NONE,) * 5, "268 MB", "268 MB", table.NONE)
+    assert (*found.rows[3][4:7], found.rows[3][9]) == (table.NONE,) * 4
+    assert found.rows[1][6] == table.NONE
+    assert found.rows[1][4] != table.NONE
+
+
+def test_the_three_sizes_are_those_of_bundle_manifest_and_profile() -> None:
+    measured, exported = table.sizes(MANIFEST, PROFILE, DOWNLOADS), table.sizes(MANIFEST, None, DOWNLOADS)
+    assert measured.columns == ("engine", "precision", "download", "disk", "memory")
+    assert measured.rows[0] == ("original", "pytorch fp32", "268 MB", "268 MB", "716 MB")
+    assert measured.rows[4] == ("litert", "int8-dynamic", "16.0 MB", "17.8 MB", "96.0 MB")
+    assert [row[:4] for row in exported.rows] == [row[:4] for row in measured.rows]
+    assert {row[4] for row in exported.rows} == {table.NONE}
+
+
+def test_columns_can_be_left_out_and_what_is_left_fits_80() -> None:
+    whole = table.overview(MANIFEST, PROFILE, DOWNLOADS)
+    found = whole.without(*table.SIZES)
+    assert found.columns == tuple(column for column in whole.columns if column not in table.SIZES)
+    assert found.rows == tuple(row[:-3] for row in whole.rows)
+    widths = [max(map(len, cells)) for cells in zip(found.columns, *found.rows, strict=True)]
+    assert sum(widths) + len(widths) <= 80
 
 
 def test_every_run_has_a_row() -> None:
