@@ -64,11 +64,14 @@ class Vocab(Strict, frozen=True, kw_only=True):
         rows: at most so many rows in all; the rarest pieces go first.
         characters: kept besides: ``all``, so that no word becomes ``[UNK]`` that was not before, or only those of
             ``ascii``, which is smaller and suits texts in English alone.
+        share: a piece that goes uses the row of the kept one that is most like it, if the cosine of their embeddings is
+            at least this; with 1, none does, and words are cut into smaller pieces instead.
     """
 
     min_count: Positive = 1
     rows: Positive | None = None
     characters: Literal["all", "ascii"] = "all"
+    share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.3
 
 
 class Prune(Strict, frozen=True, kw_only=True):

@@ -1,8 +1,10 @@
 """Vocabulary trimming: the word embeddings are the larger half of a pruned encoder, and a task uses few of its rows.
 
 Kept are the pieces that occur in the given texts, the special tokens, and single characters with their continuation.
-So a word whose pieces were all kept is cut as before (WordPiece takes the longest match, and that is still there), and
-any other word is cut into smaller pieces, never into ``[UNK]`` if it was not before and its characters were kept.
+A piece that goes leaves its name behind, for the row of the kept piece that is most like it: "tyres" is read as
+"tires", where it would else be cut into "t", "##y", "##res". What is like no other piece is cut into smaller ones.
+WordPiece takes the longest match, so a word whose pieces all have a row of their own or a shared one is cut as before,
+and none becomes ``[UNK]`` that was not before if its characters were kept.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from edgelm.errors import CheckpointError, RecipeError
 from edgelm.model import Encoder
@@ -31,10 +34,12 @@ class VocabReport:
     Attributes:
         rows: of the word embeddings (before, after).
         unseen: kept rows that no given text uses: single characters and special tokens.
+        shared: pieces that use the row of another.
     """
 
     rows: tuple[int, int]
     unseen: int
+    shared: int
 
 
 def trim(
@@ -49,7 +54,8 @@ def trim(
         rows: token ids of the texts that pieces are counted on.
 
     Returns:
-        The model with fewer embedding rows, the new ``tokenizer.json``, and a report. Ids keep their order.
+        The model with fewer embedding rows, the new ``tokenizer.json``, in which several pieces may have one id, and a
+        report. Ids keep their order.
 
     Raises:
         CheckpointError: the tokenizer is not WordPiece.
@@ -67,11 +73,12 @@ def trim(
     kept = sorted(_chosen(vocab, always, counts, config), key=vocab.__getitem__)
     new = {vocab[piece]: index for index, piece in enumerate(kept)}
     trimmed = _with_rows(model, [vocab[piece] for piece in kept], new)
-    described["model"]["vocab"] = {piece: index for index, piece in enumerate(kept)}
+    shared = _shared(model, vocab, kept, special, config.share, prefix)
+    described["model"]["vocab"] = {piece: new[vocab[shared.get(piece, piece)]] for piece in (*kept, *shared)}
     for token in described["added_tokens"]:
         token["id"] = new[token["id"]]
     described["post_processor"] = _renumbered(described["post_processor"], new)
-    report = VocabReport((len(vocab), len(kept)), sum(not counts[vocab[piece]] for piece in kept))
+    report = VocabReport((len(vocab), len(kept)), sum(not counts[vocab[piece]] for piece in kept), len(shared))
     return trimmed, json.dumps(described, ensure_ascii=False).encode(), report
 
 
@@ -109,6 +116,39 @@ def _chosen(vocab: dict[str, int], always: set[str], counts: Counter[int], confi
         key=lambda piece: (-counts[vocab[piece]], vocab[piece]),
     )
     return [*always, *frequent[:room]]
+
+
+@torch.no_grad()
+def _shared(
+    model: Encoder, vocab: dict[str, int], kept: Sequence[str], special: Container[str], least: float, prefix: str
+) -> dict[str, str]:
+    """For each piece that goes, the kept one whose row it uses, if one is enough like it; begins of words among begins.
+
+    Embeddings are compared without their mean, a direction they all share [Mu 2018, "All-but-the-Top"].
+    """
+    weight = model.embeddings.word.weight.float()
+    alike = functional.normalize(weight - weight.mean(0), dim=-1)
+    found, gone = dict[str, str](), set(vocab).difference(kept)
+    for continued in (False, True):
+        ours, theirs = (
+            sorted(
+                (p for p in some if p.startswith(prefix) == continued and not _never(p, special)), key=vocab.__getitem__
+            )
+            for some in (gone, kept)
+        )
+        if not theirs:
+            continue
+        targets = alike[[vocab[piece] for piece in theirs]]
+        for piece in ours:
+            cosine, best = (alike[vocab[piece]] @ targets.T).max(0)
+            if least < 1 and cosine >= least:
+                found[piece] = theirs[int(best)]
+    return found
+
+
+def _never(piece: str, special: Container[str]) -> bool:
+    """Whether no text has the piece: it is special, or a placeholder such as ``[unused7]``, cut at its bracket."""
+    return piece in special or (piece.startswith("[") and len(piece) > 1)
 
 
 def _kept(characters: str, config: Vocab) -> bool:

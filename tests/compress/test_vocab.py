@@ -20,7 +20,7 @@ WHOLE = Tokenizer.from_str(tiny.tokenizer_json().decode())
 COUNTED = ["turn the light on", "play music", "is it on"]
 ROWS = [np.array(WHOLE.encode(text).ids, np.int32) for text in COUNTED]
 MODEL = tiny.encoder()
-TRIMMED, RAW, REPORT = trim(MODEL, tiny.tokenizer_json(), Vocab(), ROWS)
+TRIMMED, RAW, REPORT = trim(MODEL, tiny.tokenizer_json(), Vocab(share=1.0), ROWS)
 SMALL = Tokenizer.from_str(RAW.decode())
 KEPT_WORDS = sorted({word for text in COUNTED for word in text.split()})
 
@@ -70,7 +70,7 @@ def test_special_tokens_are_renumbered_everywhere(template: bool) -> None:
         token["ids"] = [moved[index] for index in token["ids"]]
     if not template:
         raw["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", moved[3]], "cls": ["[CLS]", moved[2]]}
-    _, small, _ = trim(tiny.encoder(), json.dumps(raw).encode(), Vocab(), [])
+    _, small, _ = trim(tiny.encoder(), json.dumps(raw).encode(), Vocab(share=1.0), [])
     cut = Tokenizer.from_str(small.decode()).encode("on")
     assert cut.tokens == ["[CLS]", "o", "##n", "[SEP]"]
     assert cut.ids[0] != moved[2]
@@ -90,7 +90,7 @@ EXTRA = ["\u044f", "##\u044f", "\u4e2d"]
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"), [(Vocab(), set(EXTRA)), (Vocab(characters="ascii"), {"\u4e2d"})], ids=["all", "ascii"]
+    ("config", "expected"), [(Vocab(share=1.0), set(EXTRA)), (Vocab(characters="ascii", share=1.0), {"\u4e2d"})], ids=["all", "ascii"]
 )
 def test_other_characters_go_where_ascii_alone_is_asked_for_unless_they_occur(
     config: Vocab, expected: set[str]
@@ -106,13 +106,41 @@ def test_other_characters_go_where_ascii_alone_is_asked_for_unless_they_occur(
 
 
 def test_the_rarest_pieces_go_first_where_rows_are_few() -> None:
-    always = trim(MODEL, tiny.tokenizer_json(), Vocab(), [])[0].config.vocab_size
+    always = trim(MODEL, tiny.tokenizer_json(), Vocab(share=1.0), [])[0].config.vocab_size
     rows = [np.array(WHOLE.encode(text).ids, np.int32) for text in ["it is it", "it is on"]]
-    model, small, report = trim(MODEL, tiny.tokenizer_json(), Vocab(rows=always + 2), rows)
+    model, small, report = trim(MODEL, tiny.tokenizer_json(), Vocab(rows=always + 2, share=1.0), rows)
     pieces = set(json.loads(small)["model"]["vocab"])
     assert {"it", "is"} <= pieces
     assert "on" not in pieces
     assert model.config.vocab_size == report.rows[1] == always + 2
+
+
+def sharing(pairs: dict[str, str]) -> tuple[Encoder, bytes, Tokenizer]:
+    """A trimmed model some of whose words were nearly the same, and its tokenizer as bytes and as an object."""
+    model, vocab = tiny.encoder(), WHOLE.get_vocab()
+    weight = model.embeddings.word.weight.data
+    for piece, other in pairs.items():
+        weight[vocab[piece]] = weight[vocab[other]] * 0.9
+    small, raw, report = trim(model, tiny.tokenizer_json(), Vocab(share=0.9), ROWS)
+    assert report.shared == len(pairs)
+    return small, raw, Tokenizer.from_str(raw.decode())
+
+
+def test_a_piece_that_goes_shares_the_row_of_the_one_most_like_it() -> None:
+    small, raw, tokenizer = sharing({"paris": "light", "##ing": "##n"})
+    text, other = (tokenizer.encode(text).ids for text in ("play paris on", "play light on"))
+    assert text == other
+    assert len(text) == len(WHOLE.encode("play paris on").ids)
+    assert tokenizer.encode("playing").ids == tokenizer.encode("playn").ids
+    assert max(json.loads(raw)["model"]["vocab"].values()) < small.config.vocab_size
+
+
+def test_no_piece_shares_a_row_that_is_not_like_it_or_stands_elsewhere_in_a_word() -> None:
+    assert len(sharing({})[2].encode("paris").ids) == 2 + len("paris")
+    vocab, model = WHOLE.get_vocab(), tiny.encoder()
+    model.embeddings.word.weight.data[vocab["##ing"]] = model.embeddings.word.weight[vocab["light"]].detach()
+    _, _, report = trim(model, tiny.tokenizer_json(), Vocab(share=0.9), ROWS)
+    assert report.shared == 0
 
 
 def test_fewer_rows_than_characters_are_refused() -> None:
