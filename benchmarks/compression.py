@@ -1,8 +1,9 @@
 """What compression keeps: every recipe of examples/sst2 and examples/clinc150, from scratch, beside its teacher.
 
-``make bench-compress DATA=FOLDER MODELS=FOLDER`` writes benchmarks/compression.json, one row after the other, so that
-a run that was ended goes on where it was; ``--only sst2/smallest`` does one row again. benchmarks/pareto.py makes the
-document and the picture of it.
+``make bench-compress DATA=FOLDER MODELS=FOLDER`` first compresses, into build/compression, as many recipes side by side
+as there are cores, each with one thread; a run that was ended goes on where it was, and ``--only sst2/smallest`` does
+one recipe again. Then it measures, one artifact after the other, and writes benchmarks/compression.json.
+benchmarks/pareto.py makes the document and the picture of it.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgelm import build, data, recipe, tasks
+from edgelm import build, checkpoint, compression, data, recipe, tasks
 from edgelm.bundle import Bundle, staged
 from edgelm.check import Reference
 from edgelm.console import progress
-from edgelm.devices.machine import machine
+from edgelm.devices.machine import cores, machine
 from edgelm.errors import GateFailed
 from edgelm.manifest import Variant
 from edgelm.model import linear_macs, parameters
@@ -44,68 +49,112 @@ TOKENS, THREADS = 32, 1
 
 @dataclass(frozen=True)
 class Task:
-    """A teacher and its data."""
+    """A teacher and its data.
+
+    Attributes:
+        name: of the task.
+        teacher: folder.
+        train: texts with labels.
+        dev: others.
+        work: folder for what is made of it.
+    """
 
     name: str
     teacher: Path
     train: Path
     dev: Path
+    work: Path
 
-    def located(self, path: Path) -> Located:
-        """A recipe of examples/, for this teacher and these texts, with int8 artifacts."""
-        given = [f"data.train={self.train}", f"data.dev={self.dev}", 'export.device="generic-x86_64"']
-        return recipe.read(path, [*given, 'export.precisions=["int8-dynamic"]']).with_model(str(self.teacher))
+    def settings(self) -> list[str]:
+        """What a recipe of examples/ does not say."""
+        data = (f'data.train="{self.train}"', f'data.dev="{self.dev}"')
+        return [*data, 'export.device="generic-x86_64"', 'export.precisions=["int8-dynamic"]']
+
+    def recipe(self, name: str) -> Path:
+        """The file of a recipe."""
+        return ROOT / "examples" / self.name / f"{name}.toml"
 
 
 def main() -> None:
-    """Measure what is asked for, or what is not yet there."""
+    """Compress what is asked for, or what is not yet there; then measure everything that is."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/ and clinc150/")
     arguments.add_argument("--models", type=Path, required=True, help="folder with the teachers")
-    arguments.add_argument("--only", nargs="*", help="TASK/RECIPE: measure these again")
+    arguments.add_argument("--work", type=Path, default=ROOT / "build" / "compression", help="for what is compressed")
+    arguments.add_argument("--only", nargs="*", help="TASK/RECIPE: do these alone, and again")
+    arguments.add_argument("--jobs", type=int, default=cores(), help="recipes side by side, each with one thread")
+    arguments.add_argument("--lab", type=Path, help="count ARM instructions in this folder of benchmarks/arm/setup")
+    arguments.add_argument("--stage", choices=("compress", "measure"), help="do this alone")
     given = arguments.parse_args()
-    kept: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    rows = {(row["task"], row["recipe"]): row for row in kept.get("rows", ())}
-    for name in TASKS:
-        folder, models = given.data.resolve() / name, given.models.resolve()
-        task = Task(name, models / f"{name}-teacher", folder / "train.jsonl", folder / "dev.jsonl")
-        names = [UNPRUNED, *sorted(path.stem for path in (ROOT / "examples" / name).glob("*.toml"))]
-        wanted = [one for one in names if (f"{name}/{one}" in given.only if given.only else (name, one) not in rows)]
-        with tempfile.TemporaryDirectory(prefix="edgelm-bench-") as made:
-            whole = _unpruned(task, Path(made)) if wanted else Path(made)
-            for one in wanted:
-                rows[name, one] = measured(task, one, whole)
-                _write(rows)
+    found = [_task(name, given.data.resolve(), given.models.resolve(), given.work.resolve()) for name in TASKS]
+    wanted = [
+        (task, path.stem)
+        for task in found
+        for path in sorted((ROOT / "examples" / task.name).glob("*.toml"))
+        if not given.only or f"{task.name}/{path.stem}" in given.only
+    ]
+    if given.stage != "measure":
+        with ThreadPool(given.jobs) as pool:
+            pool.starmap(partial(compressed, again=bool(given.only)), wanted, chunksize=1)
+    if given.stage != "compress":
+        kept: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+        rows = {(row["task"], row["recipe"]): row for row in kept.get("rows", ())}
+        for task, name in [*(() if given.only else ((task, UNPRUNED) for task in found)), *wanted]:
+            rows[task.name, name] = measured(task, name, given.lab)
+            _write(rows)
 
 
-def measured(task: Task, name: str, whole: Path) -> dict[str, Any]:
+def compressed(task: Task, name: str, *, again: bool) -> None:
+    """Compress by one recipe with the command that anyone has, unless that was done; tell how long it took."""
+    out = task.work / name
+    if out.exists() and not again:
+        return
+    settings = [part for one in task.settings() for part in ("--set", one)]
+    command = ["compress", str(task.teacher), "--recipe", str(task.recipe(name)), "--out", str(out), *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+    started = time.monotonic()
+    print(f"{task.name}/{name}: compressing", flush=True)
+    with out.with_suffix(".log").open("w") as log:
+        command += ["--json", str(out.with_suffix(".json"))]
+        done = subprocess.run(
+            [sys.executable, "-m", "edgelm", *command], env=environment, stdout=log, stderr=log, check=False
+        )
+    if done.returncode != 0:
+        sys.exit(f"{task.name}/{name}: ended with {done.returncode}; see {out.with_suffix('.log')}")
+    seconds = time.monotonic() - started
+    out.with_suffix(".seconds").write_text(f"{seconds:.0f}")
+    print(f"{task.name}/{name}: {seconds:.0f} s", flush=True)
+
+
+def measured(task: Task, name: str, lab: Path | None) -> dict[str, Any]:
     """One row: accuracy beside the teacher's, sizes, and the latency of the int8 artifacts beside the unpruned ones."""
-    path = whole.with_suffix(".toml") if name == UNPRUNED else ROOT / "examples" / task.name / f"{name}.toml"
-    located, start = task.located(path), time.monotonic()
-    compressed = build.compress(located, progress=progress)
-    seconds = time.monotonic() - start
-    out = whole.with_name("small.edgelm")
-    variants, refused = _exported(compressed, located, out)
-    original, model = compressed.original.model, compressed.model
-    texts = data.read(task.dev, model.config.labels)
-    before = Reference(original, compressed.original.tokenizer, compressed.max_tokens, texts)
-    after = Reference(model, compressed.tokenizer, compressed.max_tokens, texts)
+    whole = task.work / f"{UNPRUNED}.edgelm"
+    folder = task.teacher if name == UNPRUNED else task.work / name
+    located = recipe.of(task.settings()) if name == UNPRUNED else recipe.read(task.recipe(name), task.settings())
+    small = compression.compress(recipe.of(task.settings()).with_model(str(folder)))
+    original = checkpoint.read(task.teacher)
+    out = task.work / f"{name}.edgelm"
+    variants, refused = _exported(replace(small, original=original), located, out)
+    texts = data.read(task.dev, original.model.config.labels)
+    before = Reference(original.model, original.tokenizer, small.max_tokens, texts)
+    after = Reference(small.model, small.tokenizer, small.max_tokens, texts)
     assert texts.gold is not None
+    took, counts = folder.with_suffix(".seconds"), _instructions(out, lab) if variants and lab else {}
     return {
         "task": task.name,
         "recipe": name,
         "settings": to_dict(located.recipe) | {"model": task.teacher.name, "data": _hashes(task)},
-        "seconds": round(seconds, 1),
-        "macs": round(linear_macs(original.config) / linear_macs(model.config), 3),
-        "parameters": parameters(model),
-        "heads": model.config.heads,
-        "ffn": model.config.ffn,
-        "vocab": model.config.vocab_size,
-        "new_unknown": _unknown(compressed.tokenizer, after) - _unknown(compressed.original.tokenizer, before),
+        "seconds": None if name == UNPRUNED else int(took.read_text()),
+        "macs": round(linear_macs(original.model.config) / linear_macs(small.model.config), 3),
+        "parameters": parameters(small.model),
+        "heads": small.model.config.heads,
+        "ffn": small.model.config.ffn,
+        "vocab": small.model.config.vocab_size,
+        "new_unknown": _unknown(small.tokenizer, after) - _unknown(original.tokenizer, before),
         "teacher": tasks.accuracy(before.logits, texts.gold).value,
         "accuracy": tasks.accuracy(after.logits, texts.gold).value,
         **_loss(before, after),
-        "fp32_checkpoint_bytes": 4 * parameters(original),
+        "fp32_checkpoint_bytes": 4 * parameters(original.model),
         "variants": [
             {
                 "engine": variant.engine,
@@ -113,6 +162,7 @@ def measured(task: Task, name: str, whole: Path) -> dict[str, Any]:
                 "bytes": variant.bytes,
                 "accuracy": variant.score.value if variant.score else None,
                 **_latency(variant.engine, variant.file, out, whole),
+                "arm_instructions": counts.get(variant.engine),
             }
             for variant in variants
         ],
@@ -121,21 +171,28 @@ def measured(task: Task, name: str, whole: Path) -> dict[str, Any]:
     }
 
 
-def _exported(compressed: build.Compressed, located: Located, out: Path) -> tuple[tuple[Variant, ...], str | None]:
+def _task(name: str, data: Path, models: Path, work: Path) -> Task:
+    (work / name).mkdir(parents=True, exist_ok=True)
+    return Task(name, models / f"{name}-teacher", data / name / "train.jsonl", data / name / "dev.jsonl", work / name)
+
+
+def _instructions(bundle: Path, lab: Path) -> dict[str, dict[str, int]]:
+    """Of a request, for each engine by emulated core; it ends here if the logits there are not this machine's."""
+    out = bundle.with_suffix(".arm.json")
+    command = [sys.executable, str(ROOT / "benchmarks" / "arm" / "count.py"), str(bundle), "--lab", str(lab)]
+    subprocess.run([*command, "--tokens", str(TOKENS), "--json", str(out)], check=True)
+    found = defaultdict[str, dict[str, int]](dict)
+    for count in json.loads(out.read_text(encoding="utf-8"))["counts"]:
+        found[count["engine"]][count["core"]] = count["instructions"]
+    return found
+
+
+def _exported(small: compression.Compressed, located: Located, out: Path) -> tuple[tuple[Variant, ...], str | None]:
     """The artifacts, or which of them is outside its gate: a result like any other, that ends no run of an hour."""
     try:
-        return build.export(compressed, located, out, progress=progress).variants, None
+        return build.export(small, located, out, progress=progress).variants, None
     except GateFailed as exc:
         return (), str(exc)
-
-
-def _unpruned(task: Task, folder: Path) -> Path:
-    """The teacher's own int8 artifacts, which the others are measured beside."""
-    path = folder / "whole.toml"
-    path.write_text('schema = "edgelm.recipe/1"\n')
-    located = task.located(path)
-    build.export(build.compress(located), located, path.with_suffix(".edgelm"), progress=progress)
-    return path.with_suffix(".edgelm")
 
 
 def _loss(before: Reference, after: Reference) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def compress(
 ) -> None:
     """Trim the vocabulary, prune and distil: a smaller checkpoint."""
     with _needs("edgelm compress", "compress"):
-        from edgelm import build as steps
         from edgelm import checkpoint, recipe
+        from edgelm import compression as steps
         from edgelm.compress.world import world
     _check_outputs(json_out)
     if not plan:
@@ -160,6 +160,7 @@ def export(
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.bundle import Bundle
+        from edgelm.compression import compress
     _check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"compress": packed}
@@ -169,7 +170,7 @@ def export(
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
-    steps.export(steps.compress(located), located, out, progress=console.progress)
+    steps.export(compress(located), located, out, progress=console.progress)
     bundle = Bundle(out)
     if json_out != "-":
         show.exported(bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,6 +59,17 @@ class Tokenizer:
             self._told = True
             _log.warning("a text was cut to %d tokens, the limit of this model; said once", self.max_tokens)
         return [np.array(encoding.ids, np.int32) for encoding in found]
+
+    def known(self, texts: Sequence[str]) -> float:
+        """The share of words that are whole in the vocabulary, neither cut nor ``[UNK]``; 1.0 if there are no words."""
+        words = whole = 0
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            pieces = Counter(encoding.word_ids)
+            lost = {word for word, token in zip(encoding.word_ids, encoding.tokens, strict=True) if token == unknown}
+            words += len(pieces)
+            whole += sum(count == 1 for word, count in pieces.items() if word not in lost)
+        return whole / words if words else 1.0
 
     def batch(
         self, rows: Sequence[NDArray[np.int32]], length: int | None = None

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from edgelm import build, data, recipe
+from edgelm import build, compression, data, recipe
 from edgelm.checkpoint import Checkpoint
 from edgelm.text import Tokenizer
 
@@ -33,7 +33,7 @@ def tiny_bundle(tiny_checkpoint: Path) -> Path:
     wanted = {"device": "generic-x86_64", "lengths": [8, 16, 32]}
     loose = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}  # the weights are random
     located = recipe.of(export=wanted, gates={"int8-dynamic": loose}).with_model(str(tiny_checkpoint))
-    build.export(build.compress(located), located, out)
+    build.export(compression.compress(located), located, out)
     return out
 
 

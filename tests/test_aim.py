@@ -11,7 +11,7 @@ import tiny
 import torch
 from table import made
 
-from edgelm import aim, build, checkpoint, data, recipe
+from edgelm import aim, build, checkpoint, compression, data, recipe
 from edgelm.check import Reference
 from edgelm.data import Dataset
 from edgelm.errors import GateFailed, RecipeError
@@ -58,7 +58,7 @@ def test_the_build_sets_the_predicted_beside_the_measured(place: Path) -> None:
 def test_the_plan_is_what_is_done(place: Path) -> None:
     wanted = located(place, {"p50_ms": 20.0}, vocab={"min_count": 1})
     before = sorted(place.iterdir())
-    planned, done = build.plan(wanted), build.compress(wanted)
+    planned, done = compression.plan(wanted), compression.compress(wanted)
     assert sorted(place.iterdir()) == before
     assert planned["after"]["heads"] == done.model.config.heads
     assert planned["after"]["ffn"] == done.model.config.ffn
@@ -85,17 +85,17 @@ def test_a_loss_that_is_not_allowed_fails_the_compression(place: Path, monkeypat
 
     monkeypatch.setattr(aim, "pruned", contrary)
     with pytest.raises(GateFailed, match=r"100\.00 points below the original's 1\.0000; the budget allows 2\.5"):
-        build.compress(located(place, {"p50_ms": 20.0, "points": 2.5}))
+        compression.compress(located(place, {"p50_ms": 20.0, "points": 2.5}))
 
 
 def test_points_need_labelled_dev_texts(place: Path) -> None:
     (place / "dev.jsonl").write_text('{"text": "a"}', encoding="utf-8")
     with pytest.raises(RecipeError, match=r"data\.dev"):
-        build.compress(located(place, {"points": 1.0}))
+        compression.compress(located(place, {"points": 1.0}))
 
 
 def test_points_alone_find_the_fastest_that_keeps_them(place: Path) -> None:
-    found = build.compress(located(place, {"points": 100.0})).report["budget"]
+    found = compression.compress(located(place, {"points": 100.0})).report["budget"]
     assert found["predicted"]["p50_ms"] < 0.2 * found["predicted_original"]["p50_ms"]
 
 
@@ -106,4 +106,4 @@ def test_a_budget_and_macs_contradict_each_other(place: Path) -> None:
         budget={"p50_ms": 20.0, "tokens": 16, "table": str(place / "table.json"), "engine": "onnxruntime"},
     )
     with pytest.raises(RecipeError, match="the budget chooses"):
-        build.compress(both.with_model(str(place / "checkpoint")))
+        compression.compress(both.with_model(str(place / "checkpoint")))

@@ -250,6 +250,20 @@ class TestBadInput:
         refused(done, "thesis.txt")
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [("", "an empty file"), ('{"text": " "}', "blank"), ('{"text": "сегодня хорошая погода"}', "language")],
+        ids=["empty", "blank", "another language"],
+    )
+    def test_calibration_texts_that_say_nothing_to_the_model(
+        self, text: str, words: str, place: Path, tmp_path: Path
+    ) -> None:
+        data = tmp_path / "train.jsonl"
+        data.write_text(text, encoding="utf-8")
+        done = edgelm("compress", place / "checkpoint", "--out", tmp_path / "x", "--data", data, "--macs", 2)
+        refused(done, str(data), words)
+        assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
     def test_bad_usage(self) -> None:
         done = edgelm("run")
         assert done.returncode == 2

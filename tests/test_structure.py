@@ -28,6 +28,7 @@ FLOORS = [
     {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"},
     {"edgelm.check"},
     {"edgelm.aim"},
+    {"edgelm.compression"},
     {"edgelm.build"},
     {"edgelm.console", "edgelm.show"},
     {"edgelm.cli"},

@@ -12,7 +12,7 @@ import tiny
 import torch
 from torch.nn import functional
 
-from edgelm import build, recipe
+from edgelm import compression, recipe
 from edgelm.compress.distill import Dev, DistillReport, distill, steps
 from edgelm.compress.prune import prune
 from edgelm.compress.state import State
@@ -195,7 +195,7 @@ def test_patience_without_labelled_dev_texts_is_refused(tiny_checkpoint: Path, t
     for data in (train, train | {"dev": str(tmp_path / "dev.jsonl")}):
         located = recipe.of(data=data, distill={"patience": 1}).with_model(str(tiny_checkpoint))
         with pytest.raises(RecipeError, match=r"distill\.patience needs data\.dev"):
-            build.compress(located)
+            compression.compress(located)
 
 
 class Killed(BaseException):

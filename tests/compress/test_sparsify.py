@@ -11,7 +11,7 @@ import tiny
 import torch
 from numpy.typing import NDArray
 
-from edgelm import build, recipe
+from edgelm import compression, recipe
 from edgelm.compress.distill import distill
 from edgelm.compress.sparsify import hold, sparsify
 from edgelm.compress.state import State
@@ -105,7 +105,7 @@ def test_a_build_sparsifies_what_was_pruned_and_trimmed_and_holds_it(tiny_checkp
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data, share, once = {"train": str(tmp_path / "train.jsonl")}, {"share": 0.4}, {"epochs": 1}
     located = recipe.of(data=data, prune={"macs": 1.5, "multiple_of": 8}, vocab={}, sparsity=share, distill=once)
-    found = build.compress(located.with_model(str(tiny_checkpoint)))
+    found = compression.compress(located.with_model(str(tiny_checkpoint)))
     assert list(found.report) == ["prune", "vocab", "sparsity", "distill"]
     for name, weight in matrices(found.model).items():
         assert (weight == 0).sum() == round(0.4 * weight.size), name
@@ -118,7 +118,7 @@ def test_zeros_that_gain_nothing_are_told_of(
     (tmp_path / "train.jsonl").write_text('{"text": "play music"}')
     export = {"device": "generic-x86_64", "compress": packed}
     located = recipe.of(data={"train": str(tmp_path / "train.jsonl")}, sparsity={"share": 0.5}, export=export)
-    build.compress(located.with_model(str(tiny_checkpoint)))
+    compression.compress(located.with_model(str(tiny_checkpoint)))
     assert ("export.compress" in caplog.text) == told
 
 

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 
-from edgelm import build, recipe
+from edgelm import compression, recipe
 from edgelm.compress.state import State, job, remove
 from edgelm.errors import DataError
 from edgelm.recipe import Distill
@@ -125,9 +125,9 @@ def test_the_job_is_the_recipes_compression_the_data_and_the_checkpoint(
         for given, name, source in ((base, "train.jsonl", tiny_checkpoint), ([*base, *changes], train, model)):
             caplog.clear()
             located = recipe.of(given, data={"train": str(tmp_path / name)}).with_model(str(source))
-            done = build.compress(located, out=tmp_path / "out")
+            done = compression.compress(located, out=tmp_path / "out")
         assert (tmp_path / "out.partial").exists()  # it goes when the output is written
-        build.save(done, tmp_path / "out")
+        compression.save(done, tmp_path / "out")
         assert not (tmp_path / "out.partial").exists()
         return caplog.text
 

@@ -90,7 +90,9 @@ EXTRA = ["\u044f", "##\u044f", "\u4e2d"]
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"), [(Vocab(share=1.0), set(EXTRA)), (Vocab(characters="ascii", share=1.0), {"\u4e2d"})], ids=["all", "ascii"]
+    ("config", "expected"),
+    [(Vocab(share=1.0), set(EXTRA)), (Vocab(characters="ascii", share=1.0), {"\u4e2d"})],
+    ids=["all", "ascii"],
 )
 def test_other_characters_go_where_ascii_alone_is_asked_for_unless_they_occur(
     config: Vocab, expected: set[str]
