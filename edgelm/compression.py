@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -16,11 +15,12 @@ from numpy.typing import NDArray
 from edgelm import aim, bundle, checkpoint, data
 from edgelm.check import Reference
 from edgelm.checkpoint import Checkpoint
+from edgelm.compress.augment import augmented
 from edgelm.compress.distill import Dev, distill, steps
 from edgelm.compress.sparsify import hold, sparsify
 from edgelm.compress.state import State, job, remove
 from edgelm.compress.target import Target
-from edgelm.compress.vocab import trim, without
+from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
 from edgelm.errors import DataError, RecipeError
 from edgelm.manifest import Baseline, ModelInfo
@@ -268,14 +268,8 @@ def _distillation_rows(
     """Token ids of the distillation texts, for the student and for the teacher."""
     names = located.recipe.data.unlabelled
     texts = [*train.texts, *(text for name in names for text in data.read_texts(located.path(name)))]
-    rows = _rows(model, tokenizer, limit, texts)
-    counts = Counter(int(i) for row in rows for i in row)
-    rare = {i for i, count in counts.items() if count < config.rare}
-    again = [text for text, row in zip(texts, rows, strict=True) if not rare.isdisjoint(row.tolist())]
-    if again:
-        rows += _rows(model, without(tokenizer, rare), limit, again)
-        texts += again
-    return rows, _rows(original.model, original.tokenizer, limit, texts)
+    texts += augmented(original.model, original.tokenizer, texts, config.augment, seed=config.seed)
+    return _rows(model, tokenizer, limit, texts), _rows(original.model, original.tokenizer, limit, texts)
 
 
 def _rows(model: Encoder, tokenizer: bytes, limit: int, texts: Sequence[str]) -> list[NDArray[np.int32]]:

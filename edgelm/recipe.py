@@ -138,7 +138,7 @@ class Distill(Strict, frozen=True, kw_only=True):
     """Distillation from the original.
 
     Attributes:
-        epochs: passes over the training texts.
+        epochs: passes over the training texts, new ones included.
         lr: peak learning rate of AdamW.
         batch: texts a step; batches hold texts of one length.
         warmup: share of the steps in which the learning rate rises from 0.
@@ -147,8 +147,7 @@ class Distill(Strict, frozen=True, kw_only=True):
         dropout: probability, in the student.
         embeddings: whether the word embeddings are trained; a whole vocabulary of them is most of the work of a step,
             and unseen words are better left where the original has them.
-        rare: texts with wordpieces that occur fewer times than this are trained on twice, the second time with those
-            words cut into smaller pieces, as unseen words will be.
+        augment: new texts made of each one by replacing words by others of like meaning; it is trained on all of them.
         patience: score the dev texts after every epoch, keep the best weights, and end after so many scores in a row
             that are not better; without it, all epochs are run and the last weights are kept.
         seed: of the order of texts and the dropout.
@@ -162,7 +161,7 @@ class Distill(Strict, frozen=True, kw_only=True):
     hidden: Annotated[float, Meta(ge=0.0)] = 1.0
     dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     embeddings: bool = True
-    rare: Annotated[int, Meta(ge=0)] = 0
+    augment: Annotated[int, Meta(ge=0)] = 0
     patience: Positive | None = None
     seed: int = 0
 

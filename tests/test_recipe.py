@@ -96,5 +96,5 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_saved_whole_and_reads_back_as_it_was(tmp_path: Path) -> None:
-    found = recipe.read(write(tmp_path, GOOD), ["distill.rare=2", "prune.layers=[0, 2]"]).recipe
+    found = recipe.read(write(tmp_path, GOOD), ["distill.augment=2", "prune.layers=[0, 2]"]).recipe
     assert recipe.read(write(tmp_path, recipe.dump(found))).recipe == found

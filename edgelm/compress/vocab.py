@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from edgelm.errors import CheckpointError, RecipeError
 from edgelm.model import Encoder
 from edgelm.recipe import Vocab
 
-__all__ = ["VocabReport", "trim", "without"]
+__all__ = ["VocabReport", "directions", "trim"]
 
 
 @dataclass(frozen=True)
@@ -82,25 +83,14 @@ def trim(
     return trimmed, json.dumps(described, ensure_ascii=False).encode(), report
 
 
-def without(tokenizer: bytes, pieces: Container[int]) -> bytes:
-    """The same tokenizer without some of its pieces, so that words are cut into smaller ones it still has.
+@torch.no_grad()
+def directions(model: Encoder) -> Tensor:
+    """Word embeddings as unit vectors, without their mean, a direction they all share [Mu 2018, "All-but-the-Top"].
 
-    A model trained on such cuts too answers better for words that are not whole in its vocabulary [in the spirit of
-    MaxMatch-Dropout, Hiraoka 2022]. Ids stay as they are.
-
-    Args:
-        tokenizer: content of ``tokenizer.json``; WordPiece.
-        pieces: ids of those that are left out; single characters and special tokens never are.
+    Float32, shape (vocabulary, dim): their products are cosines, which say how like words are.
     """
-    described: dict[str, Any] = json.loads(tokenizer)
-    special = {token["content"] for token in described["added_tokens"]}
-    prefix = described["model"]["continuing_subword_prefix"]
-    described["model"]["vocab"] = {
-        piece: index
-        for piece, index in described["model"]["vocab"].items()
-        if index not in pieces or piece in special or len(piece.removeprefix(prefix)) == 1
-    }
-    return json.dumps(described, ensure_ascii=False).encode()
+    weight = model.embeddings.word.weight.float()
+    return functional.normalize(weight - weight.mean(0), dim=-1)
 
 
 def _chosen(vocab: dict[str, int], always: set[str], counts: Counter[int], config: Vocab) -> list[str]:
@@ -122,12 +112,8 @@ def _chosen(vocab: dict[str, int], always: set[str], counts: Counter[int], confi
 def _shared(
     model: Encoder, vocab: dict[str, int], kept: Sequence[str], special: Container[str], least: float, prefix: str
 ) -> dict[str, str]:
-    """For each piece that goes, the kept one whose row it uses, if one is enough like it; begins of words among begins.
-
-    Embeddings are compared without their mean, a direction they all share [Mu 2018, "All-but-the-Top"].
-    """
-    weight = model.embeddings.word.weight.float()
-    alike = functional.normalize(weight - weight.mean(0), dim=-1)
+    """For each piece that goes, the kept one whose row it uses, if one is like it; begins of words among begins."""
+    alike = directions(model)
     found, gone = dict[str, str](), set(vocab).difference(kept)
     for continued in (False, True):
         ours, theirs = (

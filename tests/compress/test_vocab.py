@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from edgelm.compress.vocab import trim, without
+from edgelm.compress.vocab import trim
 from edgelm.errors import CheckpointError, RecipeError
 from edgelm.model import Encoder
 from edgelm.recipe import Vocab
@@ -74,16 +74,6 @@ def test_special_tokens_are_renumbered_everywhere(template: bool) -> None:
     cut = Tokenizer.from_str(small.decode()).encode("on")
     assert cut.tokens == ["[CLS]", "o", "##n", "[SEP]"]
     assert cut.ids[0] != moved[2]
-
-
-def test_without_pieces_words_are_cut_smaller_and_ids_stay() -> None:
-    whole = Tokenizer.from_str(without(tiny.tokenizer_json(), set()).decode())
-    assert whole.get_vocab() == WHOLE.get_vocab()
-    fewer = Tokenizer.from_str(without(tiny.tokenizer_json(), {WHOLE.get_vocab()["play"]}).decode())
-    assert fewer.encode("play it").tokens == ["[CLS]", "p", "##l", "##a", "##y", "it", "[SEP]"]
-    none = Tokenizer.from_str(without(tiny.tokenizer_json(), set(range(10_000))).decode())
-    assert none.encode("it").tokens == ["[CLS]", "i", "##t", "[SEP]"]
-    assert all(WHOLE.get_vocab()[piece] == index for piece, index in none.get_vocab().items())
 
 
 EXTRA = ["\u044f", "##\u044f", "\u4e2d"]
