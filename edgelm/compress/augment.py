@@ -51,7 +51,8 @@ def augmented(model: Encoder, tokenizer: bytes, texts: Sequence[str], times: int
             new = text
             for place in places[random.random(len(places)) < SHARE][::-1]:  # from the end: offsets before it stay
                 start, end = encoding.offsets[place]
-                new = new[:start] + random.choice(near[encoding.ids[place]]) + new[end:]
+                near_it = near[encoding.ids[place]]
+                new = new[:start] + near_it[random.integers(len(near_it))] + new[end:]
             found.append(new)
     return found
 
