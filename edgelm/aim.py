@@ -100,7 +100,7 @@ def pruned(
             assert original.texts.gold is not None
             dev = Dev(original.rows, original.texts.gold)
             return fastest(model, config, rows, gold, dev, aim, aim.budget.points, progress=advance)
-        choose = aim.choose(config.multiple_of) if aim is not None else None
+        choose = aim.choose(config.multiple_of or 1) if aim is not None else None
         return prune(model, config, rows, gold, choose=choose, progress=advance)
 
 
@@ -117,7 +117,7 @@ def planned(
     if trials(aim):
         return pruned(model, config, rows, gold, aim, original, progress)[0].config
     with progress("score", min(len(rows), config.samples)) as advance:
-        choose = aim.choose(config.multiple_of) if aim is not None else None
+        choose = aim.choose(config.multiple_of or 1) if aim is not None else None
         return shape_after(model, config, rows, gold, choose=choose, progress=advance)
 
 

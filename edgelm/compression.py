@@ -9,10 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelm import aim, bundle, checkpoint, data
+from edgelm import aim, bundle, checkpoint, data, devices
 from edgelm.check import Reference
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.augment import augmented
@@ -22,11 +23,12 @@ from edgelm.compress.state import State, job, remove
 from edgelm.compress.target import Target
 from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
+from edgelm.devices.machine import detect
 from edgelm.errors import DataError, RecipeError
 from edgelm.manifest import Baseline, ModelInfo
 from edgelm.model import Encoder, parameters
 from edgelm.progress import Progress, silent
-from edgelm.recipe import Distill, Export, Located, Prune
+from edgelm.recipe import Distill, Export, Located, Prune, Recipe
 from edgelm.schema import to_dict
 from edgelm.text import Tokenizer
 
@@ -85,7 +87,7 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     held = aim.held(located, original, limit)
     target = aim.resolved(located, original, limit, rows, progress)
     if plan.prune is not None or target is not None:
-        model, pruned = aim.pruned(model, plan.prune or Prune(), rows, train.gold, target, held, progress)
+        model, pruned = aim.pruned(model, _pruning(plan), rows, train.gold, target, held, progress)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words
         rows = _rows(model, tokenizer, limit, train.texts)
@@ -133,12 +135,13 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
     shape, tokenizer = before, original.tokenizer
     if wanted.prune is not None or target is not None:
         held = aim.held(located, original, limit)
-        shape = aim.planned(original.model, wanted.prune or Prune(), rows, train.gold, target, held, progress)
+        shape = aim.planned(original.model, _pruning(wanted), rows, train.gold, target, held, progress)
     trimmed = original.model
     if wanted.vocab is not None:
         trimmed, tokenizer, report = trim(original.model, tokenizer, wanted.vocab, rows)
         shape = replace(shape, vocab_size=report.rows[1])
-    todo = {"prune": wanted.prune or (Prune() if target else None), "vocab": wanted.vocab, "distill": wanted.distill}
+    pruning = _pruning(wanted) if wanted.prune is not None or target is not None else None
+    todo = {"prune": pruning, "vocab": wanted.vocab, "distill": wanted.distill}
     found: dict[str, Any] = {"steps": {name: to_dict(step) for name, step in todo.items() if step is not None}}
     if wanted.distill is not None:
         texts, _ = _distillation_rows(located, wanted.distill, train, original, trimmed, tokenizer, limit)
@@ -203,6 +206,15 @@ def dev(located: Located, labels: Sequence[str]) -> Dataset:
 def _limit(model: Encoder, wanted: Export | None) -> int:
     """The longest input: one limit for a bundle, so that a text has the same answer on every engine."""
     return model.config.max_positions if wanted is None else min(model.config.max_positions, max(wanted.lengths))
+
+
+def _pruning(plan: Recipe) -> Prune:
+    """How to prune, with the widths that the device's kernels like where the recipe says nothing of them."""
+    config = plan.prune or Prune()
+    if config.multiple_of is not None:
+        return config
+    device = devices.load(plan.export.device if plan.export else detect())
+    return msgspec.structs.replace(config, multiple_of=device.width_multiple)
 
 
 def _train(located: Located, original: Checkpoint) -> Dataset:

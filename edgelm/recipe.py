@@ -83,7 +83,8 @@ class Prune(Strict, frozen=True, kw_only=True):
         ffn: keep this many FFN neurons in every layer.
         layers: keep only these layers, counted from 0, or so many of them, the ones that score best.
         by: the score that decides; see ``edgelm.compress.importance``.
-        multiple_of: FFN widths are rounded to a multiple of this (what the engines' kernels like).
+        multiple_of: FFN widths are rounded to a multiple of this; if not given, to what the engines' kernels like on
+            ``export.device``, or on this machine (``width_multiple`` of its profile).
         samples: calibration texts to score on.
         seed: which of the calibration texts are taken.
     """
@@ -93,7 +94,7 @@ class Prune(Strict, frozen=True, kw_only=True):
     ffn: Positive | None = None
     layers: Positive | tuple[Annotated[int, Meta(ge=0)], ...] | None = None
     by: Scores = "surgeon"
-    multiple_of: Positive = 16
+    multiple_of: Positive | None = None
     samples: Positive = 2048
     seed: int = 0
 

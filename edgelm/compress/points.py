@@ -57,7 +57,7 @@ def fastest(
     best = model, PruneReport(every, model.config.heads, model.config.ffn, 1.0, (size, size))
     for _ in range(TRIALS):
         ms = (low + high) / 2
-        tried = prune(model, config, rows, gold, choose=target.choose(config.multiple_of, ms), progress=progress)
+        tried = prune(model, config, rows, gold, choose=target.choose(config.multiple_of or 1, ms), progress=progress)
         if lost(model, tried[0], dev) <= points + 1e-9:
             best, high = tried, ms
         else:

@@ -149,7 +149,7 @@ def _layers(shape: EncoderConfig, config: Prune, scores: Importance) -> tuple[in
 def _chosen(shape: EncoderConfig, config: Prune) -> Choose:
     if config.macs is None:
         return widths.uniform(config.heads, config.ffn)
-    return widths.for_macs(linear_macs(shape) / config.macs, config.multiple_of)
+    return widths.for_macs(linear_macs(shape) / config.macs, config.multiple_of or 1)
 
 
 def _of(scores: Importance, layers: tuple[int, ...]) -> Importance:

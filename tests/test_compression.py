@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from edgelm import compression, devices, recipe
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    rows = [{"text": text or "play", "label": tiny.LABELS[i % 3]} for i, text in enumerate(tiny.TEXTS * 4)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("device", ["generic-x86_64", "x86_64-avx512-vnni"])
+def test_widths_are_what_the_devices_kernels_like(device: str, train: Path, tiny_checkpoint: Path) -> None:
+    located = recipe.of(data={"train": str(train)}, prune={"macs": 1.5}, export={"device": device})
+    found = compression.plan(located.with_model(str(tiny_checkpoint)))
+    multiple = devices.load(device).width_multiple
+    assert found["steps"]["prune"]["multiple_of"] == multiple
+    assert all(width % multiple == 0 or width == 48 for width in found["after"]["ffn"])
+
+
+def test_the_recipe_has_the_last_word_on_widths(train: Path, tiny_checkpoint: Path) -> None:
+    prune = {"macs": 1.5, "multiple_of": 4}
+    located = recipe.of(data={"train": str(train)}, prune=prune, export={"device": "x86_64-avx512-vnni"})
+    assert compression.plan(located.with_model(str(tiny_checkpoint)))["steps"]["prune"]["multiple_of"] == 4
+
+
+def test_new_texts_are_distilled_on_too(train: Path, tiny_checkpoint: Path) -> None:
+    texts = len(tiny.TEXTS) * 4
+    for times in (0, 2):
+        located = recipe.of(data={"train": str(train)}, distill={"epochs": 1, "augment": times})
+        located = located.with_model(str(tiny_checkpoint))
+        assert compression.compress(located).report["distill"]["texts"] == texts * (1 + times)
+        assert compression.plan(located)["steps"]["distill"]["texts"] == texts * (1 + times)
