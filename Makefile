@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-arm bench-budget readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-ablation bench-arm bench-budget readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -42,7 +42,12 @@ bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DA
 	$(BIN)/python benchmarks/main_job.py --data $(DATA) --models $(MODELS)
 
 bench-compress: .venv/.ready ## docs/compression.md from scratch: DATA=folder MODELS=folder (an hour or two; goes on where it was)
-	$(BIN)/python benchmarks/compression.py --data $(DATA) --models $(MODELS)
+	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
+	$(BIN)/python benchmarks/compression.py --data $(DATA) --models $(MODELS) --lab build/arm
+	$(BIN)/python benchmarks/pareto.py
+
+bench-ablation: .venv/.ready ## which part of compression buys what: DATA=folder MODELS=folder (half an hour; goes on where it was)
+	$(BIN)/python benchmarks/ablation.py --data $(DATA) --models $(MODELS)
 	$(BIN)/python benchmarks/pareto.py
 
 bench-arm: .venv/.ready ## instructions of a request on emulated ARM cores, a cost, not a latency: BUNDLE=file

@@ -1,4 +1,4 @@
-"""The document and the picture of benchmarks/compression.json: docs/compression.md and docs/pareto.png.
+"""docs/compression.md and docs/pareto.png, of benchmarks/compression.json, ablation.json and budget.json.
 
 ``--check`` only says whether the document is that of the committed figures.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -34,6 +35,8 @@ class _Commands(typer.core.TyperGroup):
         except BrokenPipeError:  # `edgelm run … | head` is no error, and the flush at exit must not make it one
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                _failed("the disk is full: free some space; nothing was left under the final name", 2)
             _failed(f"{exc.filename or 'input or output'}: {exc.strerror or exc}", 2)
         return None
 

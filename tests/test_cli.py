@@ -306,6 +306,26 @@ def test_a_variant_outside_its_gate_fails_the_build_and_leaves_nothing(place: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+FULL = """
+import errno, pathlib, sys
+from edgelm import cli
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+pathlib.Path.write_bytes = full
+sys.argv[0] = "edgelm"
+cli.app()
+"""
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, "compress", str(place / "checkpoint"), "--out", str(tmp_path / "x")]
+    command += ["--data", str(place / "train.jsonl"), "--macs", "1.3"]
+    refused(subprocess.run(command, capture_output=True, text=True, check=False), "the disk is full")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_compression_leaves_nothing(place: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
