@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from edgelm.compress.vocab import trim
 from edgelm.errors import CheckpointError, RecipeError
@@ -125,6 +127,14 @@ def test_a_piece_that_goes_shares_the_row_of_the_one_most_like_it() -> None:
     assert len(text) == len(WHOLE.encode("play paris on").ids)
     assert tokenizer.encode("playing").ids == tokenizer.encode("playn").ids
     assert max(json.loads(raw)["model"]["vocab"].values()) < small.config.vocab_size
+
+
+def test_transformers_reads_shared_rows_as_tokenizers_does(tmp_path: Path) -> None:
+    _, raw, tokenizer = sharing({"paris": "light", "##ing": "##n"})
+    (tmp_path / "tokenizer.json").write_bytes(raw)
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    text = "play paris, playing on"
+    assert theirs(text)["input_ids"] == tokenizer.encode(text).ids
 
 
 def test_no_piece_shares_a_row_that_is_not_like_it_or_stands_elsewhere_in_a_word() -> None:
