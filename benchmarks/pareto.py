@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,13 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT, PICTURE = ROOT / "docs" / "compression.md", ROOT / "docs" / "pareto.png"
 NAMES = {"clinc150": "CLINC150", "sst2": "SST-2"}
 ENGINES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
+CORES = ("cortex-a53", "cortex-a72", "cortex-a76")
+HOW = {
+    "logits": "logits alone",
+    "states": "logits and the hidden states of every token, as in the table above",
+    "augment": "the same, on four new texts of each as well",
+    "gradual": "the same, half of the steps at the square root of the MACs, then pruned again",
+}
 FLOORS = {  # points of accuracy that each recipe may lose
     "post-training": {"sst2": 0.3, "clinc150": 0.7},
     "post-training-2x": {"sst2": 0.8, "clinc150": 1.2},
@@ -35,8 +42,9 @@ FLOORS = {  # points of accuracy that each recipe may lose
 
 def main() -> None:
     """Write both, or check the document."""
-    result = json.loads((ROOT / "benchmarks" / "compression.json").read_text(encoding="utf-8"))
-    text = document(result)
+    result, ablation, budget = (_read(name) for name in ("compression", "ablation", "budget"))
+    assert result is not None, "expected benchmarks/compression.json: run benchmarks/compression.py"
+    text = document(result, ablation, budget)
     if "--check" in sys.argv:
         same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
         sys.exit(0 if same else "docs/compression.md: figures differ from benchmarks/: run benchmarks/pareto.py")
@@ -46,7 +54,12 @@ def main() -> None:
         picture(result["rows"], staging)
 
 
-def document(result: dict[str, Any]) -> str:
+def _read(name: str) -> dict[str, Any] | None:
+    path = ROOT / "benchmarks" / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def document(result: dict[str, Any], ablation: dict[str, Any] | None, budget: dict[str, Any] | None) -> str:
     """The Markdown."""
     rows = sorted(result["rows"], key=lambda row: (row["task"], row["macs"], row["vocab"] < 30000))
     here = rows[0]["machine"]
@@ -60,13 +73,17 @@ def document(result: dict[str, Any]) -> str:
             "negative loss is a gain. Made by `make bench-compress`, which needs the data and the teachers.",
             "",
             *(part for name in NAMES for part in _tables(rows, name)),
-            "![Accuracy against latency and against bytes, a line for each task and engine](pareto.png)",
+            "![Accuracy against latency, bytes and ARM instructions, a line for each engine](pareto.png)",
             "",
-            f"Machine: {here['cpu']}, {here['cores']} cores, {here['system']}. Latency: int8-dynamic,",
+            f"Machine: {here['cpu']}, {here['cores']} cores, {here['system']}. Time: of `edgelm compress` as a whole,",
+            "on one thread, with another beside it on the other core. Latency: int8-dynamic,",
             f"{result['tokens']} tokens, {result['threads']} thread, the median of 300 requests or more, in turns with",
-            "the unpruned artifact. Seeds and hashes of the data are in [the committed",
+            "the unpruned artifact. Instructions: millions, of the same request on an emulated core; [a cost, not a",
+            "latency](arm.md). Seeds and hashes of the data are in [the committed",
             "result](../benchmarks/compression.json).",
             "",
+            *(_ablation(ablation) if ablation else ()),
+            *(_budget(budget) if budget else ()),
         ]
     )
 
@@ -87,7 +104,7 @@ def _accuracy(rows: list[dict[str, Any]], task: str) -> str:
             f"{row['interval'][0]:.2f} to {row['interval'][1]:.2f}",
             _floor(row),
             str(row["new_unknown"]),
-            f"{row['seconds']:.0f} s",
+            NONE if row["seconds"] is None else f"{row['seconds'] / 60:.1f} min",
         )
         for row in rows
         if row["task"] == task
@@ -111,25 +128,85 @@ def _artifacts(rows: list[dict[str, Any]], task: str) -> str:
             f"{variant['accuracy']:.4f}",
             f"{variant['p50_ms']:.2f}",
             f"{variant['faster']:.2f}{TIMES}",
+            *(_millions(variant["arm_instructions"], core) for core in CORES),
         )
         for row in rows
         if row["task"] == task
         for variant in row["variants"]
     ]
     found += [
-        (row["recipe"], "refused by its gate", *(NONE,) * 5) for row in rows if row["task"] == task and row["refused"]
+        (row["recipe"], "refused by its gate", *(NONE,) * 8) for row in rows if row["task"] == task and row["refused"]
     ]
-    columns = ("recipe", "int8 on", "size", "of fp32", "accuracy", "p50 ms", "faster than unpruned int8")
+    columns = ("recipe", "int8 on", "size", "of fp32", "accuracy", "p50 ms", "faster than unpruned", *CORES)
     return markdown(Table("", columns, tuple(found)))
 
 
+def _millions(counts: dict[str, int] | None, core: str) -> str:
+    return NONE if counts is None else f"{counts[core] / 1e6:.1f}"
+
+
+def _ablation(result: dict[str, Any]) -> tuple[str, ...]:
+    settings, rows = result["settings"], result["rows"]
+    found = [
+        (by, *(f"{next(_accuracies(rows, by, fit, how)):.4f}" for fit in (False, True) for how in ("no", "states")))
+        for by in dict.fromkeys(row["by"] for row in rows)
+    ]
+    columns = ("importance", "removed", "removed, distilled", "and fitted", "and fitted, distilled")
+    others = [
+        (words, f"{value:.4f}")
+        for how, words in HOW.items()
+        for value in _accuracies(rows, "surgeon", fitted=True, how=how)
+    ]
+    return (
+        "## Which part buys what",
+        "",
+        f"Accuracy on the dev texts of CLINC150 at MACs ÷ {settings['macs']:g}, the vocabulary whole. *Fitted*: the",
+        f"layers, by least squares. *Distilled*: for {settings['epochs']:g} passes over the training texts, no more.",
+        "Made by `make bench-ablation`.",
+        "",
+        markdown(Table("", columns, tuple(found))),
+        "Surgeon, fitted, and as many steps of other kinds:",
+        "",
+        markdown(Table("", ("distillation", "accuracy"), tuple(others))),
+    )
+
+
+def _accuracies(rows: list[dict[str, Any]], by: str, fitted: bool, how: str) -> Iterator[float]:
+    return (r["accuracy"] for r in rows if (r["by"], r["reconstruct"], r["distil"]) == (by, fitted, how))
+
+
+def _budget(result: dict[str, Any]) -> tuple[str, ...]:
+    found = [
+        (
+            ENGINES[row["engine"]],
+            f"{row['divisor']:g}",
+            *(f"{predicted:.2f} / {measured:.2f}" for _, predicted, measured in row["ms"]),
+            " / ".join(f"{count / 1e6:.2f}" for count in row["bytes"]),
+        )
+        for row in result["rows"]
+    ]
+    lengths = [f"{tokens} tokens" for tokens, _, _ in result["rows"][0]["ms"]]
+    return (
+        "## Does a budget come true?",
+        "",
+        "The CLINC150 teacher, and its prunings to a share of its latency at "
+        f"{result['budget_tokens']} tokens: predicted / measured",
+        f"p50 in ms, and MB, of int8-dynamic. The largest error of a latency is {100 * result['largest_error']:.1f} %.",
+        "Made by `make bench-budget`.",
+        "",
+        markdown(Table("", ("engine", "latency ÷", *lengths, "MB"), tuple(found))),
+    )
+
+
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy of the int8 artifacts against latency and against bytes."""
+    """Accuracy of the int8 artifacts against latency, bytes and ARM instructions."""
     axes: dict[str, Callable[[dict[str, Any]], float]] = {
         "p50 at 32 tokens, one thread, ms": lambda variant: float(variant["p50_ms"]),
         "size of the artifact, MB": lambda variant: variant["bytes"] / 1e6,
     }
-    figure, grid = plt.subplots(len(NAMES), len(axes), figsize=(10, 7.5), layout="constrained")
+    if all(variant["arm_instructions"] for row in rows for variant in row["variants"]):
+        axes[f"instructions on {CORES[0]}, millions"] = lambda variant: variant["arm_instructions"][CORES[0]] / 1e6
+    figure, grid = plt.subplots(len(NAMES), len(axes), figsize=(5 * len(axes), 7.5), layout="constrained")
     for line, task in enumerate(NAMES):
         for column, (label, value) in enumerate(axes.items()):
             _panel(grid[line][column], [row for row in rows if row["task"] == task], label, value)

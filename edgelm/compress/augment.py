@@ -51,8 +51,8 @@ def augmented(model: Encoder, tokenizer: bytes, texts: Sequence[str], times: int
             new = text
             for place in places[random.random(len(places)) < SHARE][::-1]:  # from the end: offsets before it stay
                 start, end = encoding.offsets[place]
-                near_it = near[encoding.ids[place]]
-                new = new[:start] + near_it[random.integers(len(near_it))] + new[end:]
+                others = near[encoding.ids[place]]
+                new = new[:start] + others[random.integers(len(others))] + new[end:]
             found.append(new)
     return found
 

@@ -132,7 +132,7 @@ def test_a_piece_that_goes_shares_the_row_of_the_one_most_like_it() -> None:
 def test_transformers_reads_shared_rows_as_tokenizers_does(tmp_path: Path) -> None:
     _, raw, tokenizer = sharing({"paris": "light", "##ing": "##n"})
     (tmp_path / "tokenizer.json").write_bytes(raw)
-    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))  # type: ignore[no-untyped-call]
     text = "play paris, playing on"
     assert theirs(text)["input_ids"] == tokenizer.encode(text).ids
 
