@@ -50,7 +50,7 @@ class Compressed:
         model: the compressed encoder; the original's own when the recipe compresses nothing.
         tokenizer: content of its ``tokenizer.json``.
         max_tokens: longer texts are cut to this.
-        report: what each step did, by its name, as plain JSON values.
+        report: SHA-256 of each file of ``data``, and what each step did, by its name, as plain JSON values.
         target: the recipe's budget, if it has one.
     """
 
@@ -82,6 +82,7 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
     if wanted == (None,) * len(wanted):
         return Compressed(original, model, tokenizer, limit, report)
     train = _train(located, original)
+    report["data"] = _hashes(located)
     judges = _judges(located, model.config.labels)
     layers, rows = tuple(range(len(model.layers))), _rows(model, tokenizer, limit, train.texts)
     held = aim.held(located, original, limit)
@@ -174,6 +175,7 @@ def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
         "model": to_dict(info(compressed)),
         "agreement": kept,
         "score": to_dict(score) if score else None,
+        "recipe": {key: value for key, value in to_dict(located.recipe).items() if key not in ("model", "data")},
         "compression": compressed.report,
     }
 
@@ -206,6 +208,13 @@ def dev(located: Located, labels: Sequence[str]) -> Dataset:
 def _limit(model: Encoder, wanted: Export | None) -> int:
     """The longest input: one limit for a bundle, so that a text has the same answer on every engine."""
     return model.config.max_positions if wanted is None else min(model.config.max_positions, max(wanted.lengths))
+
+
+def _hashes(located: Located) -> dict[str, Any]:
+    """SHA-256 of the files of ``data``, by its keys; where they lie is nobody else's business."""
+    given = located.recipe.data
+    found = {key: data.sha256(located.path(name)) for key, name in (("train", given.train), ("dev", given.dev)) if name}
+    return found | {"unlabelled": [data.sha256(located.path(name)) for name in given.unlabelled]}
 
 
 def _pruning(plan: Recipe) -> Prune:

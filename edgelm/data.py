@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Dataset", "by_length", "read", "read_texts", "sample"]
+__all__ = ["Dataset", "by_length", "read", "read_texts", "sample", "sha256"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -69,6 +70,11 @@ def read_texts(path: Path) -> tuple[str, ...]:
     return tuple(
         str(_object(line, f"{path}, line {number}")["text"]) if jsonl else line for number, line in _lines(path)
     )
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hex: which data it was, wherever it lay."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def sample() -> Dataset:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def test_new_texts_are_distilled_on_too(train: Path, tiny_checkpoint: Path) -> N
         located = located.with_model(str(tiny_checkpoint))
         assert compression.compress(located).report["distill"]["texts"] == texts * (1 + times)
         assert compression.plan(located)["steps"]["distill"]["texts"] == texts * (1 + times)
+
+
+def test_the_report_tells_which_data_it_was_and_not_where(train: Path, tiny_checkpoint: Path) -> None:
+    located = recipe.of(data={"train": str(train), "unlabelled": [str(train)]}, vocab={})
+    located = located.with_model(str(tiny_checkpoint))
+    done = compression.compress(located)
+    expected = hashlib.sha256(train.read_bytes()).hexdigest()
+    assert done.report["data"] == {"train": expected, "unlabelled": [expected]}
+    assert str(train.parent) not in json.dumps(compression.summary(done, located))

@@ -106,7 +106,7 @@ def test_a_build_sparsifies_what_was_pruned_and_trimmed_and_holds_it(tiny_checkp
     data, share, once = {"train": str(tmp_path / "train.jsonl")}, {"share": 0.4}, {"epochs": 1}
     located = recipe.of(data=data, prune={"macs": 1.5, "multiple_of": 8}, vocab={}, sparsity=share, distill=once)
     found = compression.compress(located.with_model(str(tiny_checkpoint)))
-    assert list(found.report) == ["prune", "vocab", "sparsity", "distill"]
+    assert list(found.report) == ["data", "prune", "vocab", "sparsity", "distill"]
     for name, weight in matrices(found.model).items():
         assert (weight == 0).sum() == round(0.4 * weight.size), name
 
