@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,6 +161,7 @@ def measured(task: Task, name: str, lab: Path | None) -> dict[str, Any]:
                 "engine": variant.engine,
                 "precision": variant.precision,
                 "bytes": variant.bytes,
+                "deflated_bytes": len(zlib.compress(Bundle(out).read(variant.file), 9)),
                 "accuracy": variant.score.value if variant.score else None,
                 **_latency(variant.engine, variant.file, out, whole),
                 "arm_instructions": counts.get(variant.engine),

@@ -124,6 +124,7 @@ def _artifacts(rows: list[dict[str, Any]], task: str) -> str:
             row["recipe"],
             ENGINES[variant["engine"]],
             size(variant["bytes"]),
+            size(variant["deflated_bytes"]) if "deflated_bytes" in variant else NONE,
             f"1/{row['fp32_checkpoint_bytes'] / variant['bytes']:.0f}",
             f"{variant['accuracy']:.4f}",
             f"{variant['p50_ms']:.2f}",
@@ -135,9 +136,9 @@ def _artifacts(rows: list[dict[str, Any]], task: str) -> str:
         for variant in row["variants"]
     ]
     found += [
-        (row["recipe"], "refused by its gate", *(NONE,) * 8) for row in rows if row["task"] == task and row["refused"]
+        (row["recipe"], "refused by its gate", *(NONE,) * 9) for row in rows if row["task"] == task and row["refused"]
     ]
-    columns = ("recipe", "int8 on", "size", "of fp32", "accuracy", "p50 ms", "faster than unpruned", *CORES)
+    columns = ("recipe", "int8 on", "size", "deflated", "of fp32", "accuracy", "p50 ms", "faster than unpruned", *CORES)
     return markdown(Table("", columns, tuple(found)))
 
 
