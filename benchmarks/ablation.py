@@ -7,15 +7,15 @@ was ended goes on where it was. benchmarks/pareto.py puts the table into docs/co
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,21 +40,9 @@ MACS, MULTIPLE, EPOCHS, LR, AUGMENT = 3.0, 16, 2.0, 8e-4, 4
 SCORES: tuple[Scores, ...] = ("magnitude", "taylor", "fisher", "surgeon")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One combination.
-
-    Attributes:
-        by: importance.
-        reconstruct: whether layers are fitted back.
-        distil: how: ``no``; ``logits`` alone; logits and ``states``, as the product does; the same with new texts,
-            ``augment``; or ``gradual``, half of the steps at the square root of the MACs, pruned again after them. All
-            take the same number of steps.
-    """
-
-    by: Scores
-    reconstruct: bool
-    distil: str
+KINDS = ("no", "states", "logits", "augment", "gradual")
+"""Of distillation: none; as the product does it; by logits alone; with new texts; half of the steps at the square root
+of the MACs, then pruned again. The last three for the product's own pruning alone."""
 
 
 @dataclass(frozen=True)
@@ -79,55 +67,49 @@ def main() -> None:
     arguments.add_argument("--models", type=Path, required=True, help="folder with the teachers")
     given = arguments.parse_args()
     kept: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    rows = {Cell(row["by"], row["reconstruct"], row["distil"]): row for row in kept.get("rows", ())}
+    rows = {(row["by"], row["fitted"], row["distil"]): row["accuracy"] for row in kept.get("rows", ())}
     texts = _texts(given.data / "clinc150", given.models / "clinc150-teacher")
-    for cell in cells():
-        if cell not in rows:
-            rows[cell] = measured(cell, texts)
-            print(rows[cell], flush=True)
-            _write(rows)
-
-
-def cells() -> Iterator[Cell]:
-    """In the order of the table."""
     for by in SCORES:
-        for reconstruct in (False, True):
-            yield from (Cell(by, reconstruct, distil) for distil in ("no", "states"))
-    yield from (Cell("surgeon", True, distil) for distil in ("logits", "augment", "gradual"))
+        for fitted in (False, True):
+            kinds = KINDS if (by, fitted) == ("surgeon", True) else KINDS[:2]
+            if all((by, fitted, kind) in rows for kind in kinds):
+                continue
+            model, layers = _pruned(texts.teacher.model, by, fitted, MACS, texts)
+            for kind in kinds:
+                done = distilled(copy.deepcopy(model), layers, kind, texts)
+                rows[by, fitted, kind] = accuracy(reference(done, texts.dev_rows), texts.gold).value
+                print(by, "fitted" if fitted else "removed", kind, f"{rows[by, fitted, kind]:.4f}", flush=True)
+                _write(rows)
 
 
-def measured(cell: Cell, texts: Texts) -> dict[str, Any]:
-    """Compress as the cell says, and score on the dev texts."""
-    started = time.monotonic()
-    first = MACS**0.5 if cell.distil == "gradual" else MACS
-    model, layers = _pruned(texts.teacher.model, cell, first, texts)
+def distilled(model: Encoder, layers: tuple[int, ...], kind: str, texts: Texts) -> Encoder:
+    """Distil a pruned model in one of the ``KINDS`` of ways, always with as many steps."""
     config = Distill(epochs=EPOCHS, lr=LR, batch=64, dropout=0.0, embeddings=False)
-    if cell.distil == "gradual":
-        half = _with_epochs(config, EPOCHS / 2)
-        model, _ = distill(model, texts.teacher.model, half, texts.rows, texts.rows, layers)
-        model, again = _pruned(model, cell, MACS / first, texts)
-        model, _ = distill(model, texts.teacher.model, half, texts.rows, texts.rows, again)
-    elif cell.distil != "no":
-        rows = texts.rows
-        if cell.distil == "augment":
-            words, teacher = list(texts.train.texts), texts.teacher
-            rows = rows + texts.cut(augmented(teacher.model, teacher.tokenizer, words, AUGMENT, seed=0))
-            config = _with_epochs(config, EPOCHS / (1 + AUGMENT))
-        config = config if cell.distil != "logits" else Distill(**{**to_dict(config), "hidden": 0.0})
-        model, _ = distill(model, texts.teacher.model, config, rows, rows, layers)
-    value = accuracy(reference(model, texts.dev_rows), texts.gold).value
-    return {**asdict(cell), "accuracy": value, "seconds": round(time.monotonic() - started)}
+    teacher, rows = texts.teacher, texts.rows
+    if kind == "no":
+        return model
+    if kind == "gradual":
+        half = _with(config, epochs=EPOCHS / 2)
+        model, layers = _pruned(teacher.model, "surgeon", True, MACS**0.5, texts)
+        model, _ = distill(model, teacher.model, half, rows, rows, layers)
+        model, layers = _pruned(model, "surgeon", True, MACS**0.5, texts)
+        return distill(model, teacher.model, half, rows, rows, layers)[0]
+    if kind == "logits":
+        config = _with(config, hidden=0.0)
+    if kind == "augment":
+        new = augmented(teacher.model, teacher.tokenizer, texts.train.texts, AUGMENT, seed=0)
+        rows, config = rows + texts.cut(new), _with(config, epochs=EPOCHS / (1 + AUGMENT))
+    return distill(model, teacher.model, config, rows, rows, layers)[0]
 
 
-def _with_epochs(config: Distill, epochs: float) -> Distill:
-    """The same for so many passes."""
-    return Distill(**{**to_dict(config), "epochs": epochs})
+def _with(config: Distill, **changes: float) -> Distill:
+    return msgspec.structs.replace(config, **changes)
 
 
-def _pruned(model: Encoder, cell: Cell, macs: float, texts: Texts) -> tuple[Encoder, tuple[int, ...]]:
+def _pruned(model: Encoder, by: Scores, fitted: bool, macs: float, texts: Texts) -> tuple[Encoder, tuple[int, ...]]:
     off = patch("edgelm.compress.prune.reconstruct", lambda *_, **__: None)
-    with nullcontext() if cell.reconstruct else off:
-        config = Prune(macs=macs, by=cell.by, multiple_of=MULTIPLE)
+    with nullcontext() if fitted else off:
+        config = Prune(macs=macs, by=by, multiple_of=MULTIPLE)
         pruned, report = prune(model, config, texts.rows, texts.train.gold)
     return pruned, report.layers
 
@@ -140,9 +122,9 @@ def _texts(folder: Path, model: Path) -> Texts:
     return replace(found, rows=found.cut(list(train.texts)), dev_rows=found.cut(list(dev.texts)))
 
 
-def _write(rows: dict[Cell, dict[str, Any]]) -> None:
-    settings = {"macs": MACS, "multiple_of": MULTIPLE, "epochs": EPOCHS, "lr": LR, "augment": AUGMENT}
-    found = [rows[cell] for cell in cells() if cell in rows]
+def _write(rows: dict[tuple[str, bool, str], float]) -> None:
+    settings = {"macs": MACS, "multiple_of": MULTIPLE, "epochs": EPOCHS, "lr": LR, "augment": AUGMENT, "seed": 0}
+    found = [{"by": by, "fitted": fit, "distil": kind, "accuracy": rows[by, fit, kind]} for by, fit, kind in rows]
     content = {"schema": "edgelm.bench-ablation/1", "machine": to_dict(machine()), "settings": settings, "rows": found}
     with staged(OUT) as staging:
         staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
 """What compression keeps: every recipe of examples/sst2 and examples/clinc150, from scratch, beside its teacher.
 
-``make bench-compress DATA=FOLDER MODELS=FOLDER`` first compresses, into build/compression, as many recipes side by side
-as there are cores, each with one thread; a run that was ended goes on where it was, and ``--only sst2/smallest`` does
-one recipe again. Then it measures, one artifact after the other, and writes benchmarks/compression.json.
+``make bench-compress DATA=FOLDER MODELS=FOLDER`` goes through three stages, and a run that was ended goes on where it
+was: it compresses into build/compression, as many recipes side by side as there are cores, each with one thread; it
+exports, scores, and counts ARM instructions; it measures latencies, one artifact after the other, while nothing else
+runs, and writes benchmarks/compression.json. ``--only sst2/smallest`` does one recipe again, ``--stage`` one stage.
 benchmarks/pareto.py makes the document and the picture of it.
 """
 
@@ -45,6 +46,8 @@ ROOT = Path(__file__).parent.parent
 OUT = ROOT / "benchmarks" / "compression.json"
 TASKS = ("clinc150", "sst2")
 UNPRUNED = "unpruned"
+STAGES = ("compress", "export", "measure")
+SCHEMA = "edgelm.bench-compress/1"
 TOKENS, THREADS = 32, 1
 
 
@@ -85,24 +88,25 @@ def main() -> None:
     arguments.add_argument("--only", nargs="*", help="TASK/RECIPE: do these alone, and again")
     arguments.add_argument("--jobs", type=int, default=cores(), help="recipes side by side, each with one thread")
     arguments.add_argument("--lab", type=Path, help="count ARM instructions in this folder of benchmarks/arm/setup")
-    arguments.add_argument("--stage", choices=("compress", "measure"), help="do this alone")
+    arguments.add_argument("--stage", choices=STAGES, nargs="*", default=STAGES, help="do these alone")
     given = arguments.parse_args()
     found = [_task(name, given.data.resolve(), given.models.resolve(), given.work.resolve()) for name in TASKS]
-    wanted = [
-        (task, path.stem)
-        for task in found
-        for path in sorted((ROOT / "examples" / task.name).glob("*.toml"))
-        if not given.only or f"{task.name}/{path.stem}" in given.only
-    ]
-    if given.stage != "measure":
+    recipes = [(task, path.stem) for task in found for path in sorted((ROOT / "examples" / task.name).glob("*.toml"))]
+    again = bool(given.only)
+    wanted = [(task, name) for task, name in recipes if not again or f"{task.name}/{name}" in given.only]
+    if "compress" in given.stage:
         with ThreadPool(given.jobs) as pool:
-            pool.starmap(partial(compressed, again=bool(given.only)), wanted, chunksize=1)
-    if given.stage != "compress":
+            pool.starmap(partial(compressed, again=again), wanted, chunksize=1)
+    wanted += [] if again else [(task, UNPRUNED) for task in found]
+    if "export" in given.stage:
+        for task, name in wanted:
+            exported(task, name, given.lab, again=again)
+    if "measure" in given.stage:
         kept: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
         rows = {(row["task"], row["recipe"]): row for row in kept.get("rows", ())}
-        for task, name in [*(() if given.only else ((task, UNPRUNED) for task in found)), *wanted]:
-            rows[task.name, name] = measured(task, name, given.lab)
-            _write(rows)
+        for task, name in wanted:
+            rows[task.name, name] = measured(task, name)
+            _write(OUT, {"schema": SCHEMA, "tokens": TOKENS, "threads": THREADS, "rows": [*rows.values()]})
 
 
 def compressed(task: Task, name: str, *, again: bool) -> None:
@@ -127,25 +131,28 @@ def compressed(task: Task, name: str, *, again: bool) -> None:
     print(f"{task.name}/{name}: {seconds:.0f} s", flush=True)
 
 
-def measured(task: Task, name: str, lab: Path | None) -> dict[str, Any]:
-    """One row: accuracy beside the teacher's, sizes, and the latency of the int8 artifacts beside the unpruned ones."""
-    whole = task.work / f"{UNPRUNED}.edgelm"
-    folder = task.teacher if name == UNPRUNED else task.work / name
+def exported(task: Task, name: str, lab: Path | None, *, again: bool) -> None:
+    """Export what was compressed, unless that was done: its row, but for the latencies."""
+    path, folder = task.work / f"{name}.row.json", task.teacher if name == UNPRUNED else task.work / name
+    if path.exists() and not again:
+        return
+    if not folder.exists():
+        sys.exit(f"{task.name}/{name}: expected what --stage compress leaves in {folder}, found nothing: run it first")
     located = recipe.of(task.settings()) if name == UNPRUNED else recipe.read(task.recipe(name), task.settings())
     small = compression.compress(recipe.of(task.settings()).with_model(str(folder)))
     original = checkpoint.read(task.teacher)
     out = task.work / f"{name}.edgelm"
-    variants, refused = _exported(replace(small, original=original), located, out)
+    variants, refused = _packed(replace(small, original=original), located, out)
     texts = data.read(task.dev, original.model.config.labels)
     before = Reference(original.model, original.tokenizer, small.max_tokens, texts)
     after = Reference(small.model, small.tokenizer, small.max_tokens, texts)
     assert texts.gold is not None
-    took, counts = folder.with_suffix(".seconds"), _instructions(out, lab) if variants and lab else {}
-    return {
+    counts = _instructions(out, lab) if variants and lab else {}
+    row = {
         "task": task.name,
         "recipe": name,
         "settings": to_dict(located.recipe) | {"model": task.teacher.name, "data": _hashes(task)},
-        "seconds": None if name == UNPRUNED else int(took.read_text()),
+        "seconds": None if name == UNPRUNED else int((task.work / f"{name}.seconds").read_text()),
         "macs": round(linear_macs(original.model.config) / linear_macs(small.model.config), 3),
         "parameters": parameters(small.model),
         "heads": small.model.config.heads,
@@ -160,17 +167,27 @@ def measured(task: Task, name: str, lab: Path | None) -> dict[str, Any]:
             {
                 "engine": variant.engine,
                 "precision": variant.precision,
+                "file": variant.file,
                 "bytes": variant.bytes,
                 "deflated_bytes": len(zlib.compress(Bundle(out).read(variant.file), 9)),
                 "accuracy": variant.score.value if variant.score else None,
-                **_latency(variant.engine, variant.file, out, whole),
                 "arm_instructions": counts.get(variant.engine),
             }
             for variant in variants
         ],
         "refused": refused,
-        "machine": to_dict(machine()),
     }
+    _write(path, row)
+
+
+def measured(task: Task, name: str) -> dict[str, Any]:
+    """The row with the latencies of the artifacts, each in turns with its unpruned like."""
+    row: dict[str, Any] = json.loads((task.work / f"{name}.row.json").read_text(encoding="utf-8"))
+    for variant in row["variants"]:
+        paths = {"small": task.work / f"{name}.edgelm", "whole": task.work / f"{UNPRUNED}.edgelm"}
+        variant |= _latency(variant["engine"], variant["file"], paths)
+        print(f"{task.name}/{name} {variant['engine']}: {variant['faster']:.2f} times as fast", flush=True)
+    return row | {"machine": to_dict(machine())}
 
 
 def _task(name: str, data: Path, models: Path, work: Path) -> Task:
@@ -189,7 +206,7 @@ def _instructions(bundle: Path, lab: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def _exported(small: compression.Compressed, located: Located, out: Path) -> tuple[tuple[Variant, ...], str | None]:
+def _packed(small: compression.Compressed, located: Located, out: Path) -> tuple[tuple[Variant, ...], str | None]:
     """The artifacts, or which of them is outside its gate: a result like any other, that ends no run of an hour."""
     try:
         return build.export(small, located, out, progress=progress).variants, None
@@ -213,11 +230,10 @@ def _unknown(tokenizer: bytes, reference: Reference) -> int:
     return sum(int((row == vocab["[UNK]"]).sum()) for row in reference.rows)
 
 
-def _latency(name: str, file: str, small: Path, whole: Path) -> dict[str, float]:
+def _latency(name: str, file: str, bundles: dict[str, Path]) -> dict[str, float]:
     """Median milliseconds of an artifact and of its unpruned like, in turns."""
     sessions: dict[str, Session] = {
-        key: engine(name).load(Bundle(path).read(file), threads=THREADS)
-        for key, path in (("small", small), ("whole", whole))
+        key: engine(name).load(Bundle(path).read(file), threads=THREADS) for key, path in bundles.items()
     }
     requests = {key: partial(session.run, *token_ids(TOKENS, batch=1, vocab=1000)) for key, session in sessions.items()}
     samples = interleaved(requests, warmup=20, seconds=4.0, min_count=300)
@@ -235,9 +251,8 @@ def _hashes(task: Task) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (task.train, task.dev)}
 
 
-def _write(rows: dict[tuple[str, str], dict[str, Any]]) -> None:
-    content = {"schema": "edgelm.bench-compress/1", "tokens": TOKENS, "threads": THREADS, "rows": [*rows.values()]}
-    with staged(OUT) as staging:
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with staged(path) as staging:
         staging.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -173,7 +173,7 @@ def _ablation(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _accuracies(rows: list[dict[str, Any]], by: str, fitted: bool, how: str) -> Iterator[float]:
-    return (r["accuracy"] for r in rows if (r["by"], r["reconstruct"], r["distil"]) == (by, fitted, how))
+    return (r["accuracy"] for r in rows if (r["by"], r["fitted"], r["distil"]) == (by, fitted, how))
 
 
 def _budget(result: dict[str, Any]) -> tuple[str, ...]:
