@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelm.bundle import staged
-from edgelm.profile.table import Table, markdown
+from edgelm.profile.table import TIMES, Table, markdown
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Write the README, or fail when ``--check`` finds it out of date."""
     readme = ROOT / "README.md"
     before = readme.read_text(encoding="utf-8")
-    after = rendered(before, blocks(json.loads((ROOT / "benchmarks" / "main_job.json").read_text(encoding="utf-8"))))
+    after = rendered(before, blocks(_read("main_job"), _read("compression")))
     if "--check" in sys.argv:
         sys.exit("README.md: figures differ from benchmarks/: run make readme" if before != after else 0)
     with staged(readme) as staging:
@@ -41,12 +41,17 @@ def rendered(text: str, content: dict[str, str]) -> str:
     return text
 
 
-def blocks(result: dict[str, Any]) -> dict[str, str]:
+def _read(name: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def blocks(result: dict[str, Any], compression: dict[str, Any]) -> dict[str, str]:
     """The README's blocks, as Markdown."""
     columns, rows = tuple(result["demo"]["columns"]), tuple(map(tuple, result["demo"]["rows"]))
     return {
         "demo": markdown(Table("", columns, rows)) + "\n" + _machine(result) + "\n",
         "accuracy": markdown(_accuracy(result)),
+        "compression": markdown(_compression(compression)),
         "wall times": _times(result) + "\n",
     }
 
@@ -63,6 +68,26 @@ def _accuracy(result: dict[str, Any]) -> Table:
         for r in result["sst2"]
     ]
     return Table("", ("variant", "data", "accuracy", "texts"), (reference, *assistant, *teacher))
+
+
+def _compression(result: dict[str, Any]) -> Table:
+    """What the strongest recipe keeps, and what it takes."""
+    rows = [
+        (
+            {"clinc150": "CLINC150", "sst2": "SST-2"}[row["task"]],
+            {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}[variant["engine"]],
+            f"{row['teacher']:.4f}",
+            f"{variant['accuracy']:.4f}",
+            f"{variant['bytes'] / 1e6:.1f} MB",
+            f"1/{row['fp32_checkpoint_bytes'] / variant['bytes']:.0f}",
+            f"{variant['faster']:.1f}{TIMES}",
+        )
+        for row in result["rows"]
+        if row["recipe"] == "smallest"
+        for variant in row["variants"]
+    ]
+    columns = ("task", "int8 on", "teacher", "accuracy", "size", "of its fp32", "faster than its int8")
+    return Table("", columns, tuple(rows))
 
 
 def _times(result: dict[str, Any]) -> str:
