@@ -248,7 +248,19 @@ def _train(located: Located, original: Checkpoint) -> Dataset:
             f"{path}: {100 * known:.0f} in 100 words are whole in the model's vocabulary, expected {100 * _KNOWN:.0f} "
             "or more: give texts in the language that the model was trained on"
         )
-    return found
+    return _longer(found, located.recipe.data.min_tokens, original, path)
+
+
+def _longer(texts: Dataset, least: int, original: Checkpoint, path: Path) -> Dataset:
+    """Those with so many tokens or more."""
+    if not least:
+        return texts
+    rows = _rows(original.model, original.tokenizer, original.model.config.max_positions, texts.texts)
+    kept = [index for index, row in enumerate(rows) if len(row) >= least]
+    if not kept:
+        raise DataError(f"{path}: expected texts of {least} tokens or more (data.min_tokens), found none")
+    gold = texts.gold[kept] if texts.gold is not None else None
+    return Dataset(tuple(texts.texts[index] for index in kept), gold)
 
 
 def _judges(located: Located, labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:

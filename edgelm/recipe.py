@@ -49,11 +49,14 @@ class Data(Strict, frozen=True, kw_only=True):
         train: texts for importance scores, least-squares fitting and distillation.
         dev: held-out texts that parity and accuracy are measured on.
         unlabelled: further texts for distillation, one a line, or JSON lines with ``text``.
+        min_tokens: texts of ``train`` with fewer are left out, special tokens counted: of a set of phrases and
+            sentences, the phrases say little of how a sentence is read.
     """
 
     train: str | None = None
     dev: str | None = None
     unlabelled: tuple[str, ...] = ()
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
 
 
 class Vocab(Strict, frozen=True, kw_only=True):

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+from tokenizers import Tokenizer
 
 from edgelm import compression, devices, recipe
+from edgelm.errors import DataError
+
+TOKENIZER = Tokenizer.from_str(tiny.tokenizer_json().decode())
 
 
 @pytest.fixture
@@ -49,3 +53,16 @@ def test_the_report_tells_which_data_it_was_and_not_where(train: Path, tiny_chec
     expected = hashlib.sha256(train.read_bytes()).hexdigest()
     assert done.report["data"] == {"train": expected, "unlabelled": [expected]}
     assert str(train.parent) not in json.dumps(compression.summary(done, located))
+
+
+def test_texts_that_are_too_short_are_left_out(train: Path, tiny_checkpoint: Path) -> None:
+    def told(least: int) -> int:
+        located = recipe.of(data={"train": str(train), "min_tokens": least}, distill={"epochs": 1})
+        found = compression.plan(located.with_model(str(tiny_checkpoint)))
+        return int(found["steps"]["distill"]["texts"])
+
+    rows = [len(TOKENIZER.encode(text or "play").ids) for text in tiny.TEXTS * 4]
+    assert told(0) == len(rows)
+    assert told(5) == sum(length >= 5 for length in rows) < len(rows)
+    with pytest.raises(DataError, match=r"data\.min_tokens"):
+        told(10_000)
