@@ -91,7 +91,6 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
         model, pruned = aim.pruned(model, _pruning(plan), rows, train.gold, target, held, progress)
         layers, report["prune"] = pruned.layers, asdict(pruned)
     if plan.vocab is not None:  # after pruning, which fits the layers to what the original makes of whole words
-        rows = _rows(model, tokenizer, limit, train.texts)
         model, tokenizer, trimmed = trim(model, tokenizer, plan.vocab, rows)
         report["vocab"] = asdict(trimmed)
     if plan.sparsity is not None:
@@ -142,7 +141,7 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
         trimmed, tokenizer, report = trim(original.model, tokenizer, wanted.vocab, rows)
         shape = replace(shape, vocab_size=report.rows[1])
     pruning = _pruning(wanted) if wanted.prune is not None or target is not None else None
-    todo = {"prune": pruning, "vocab": wanted.vocab, "distill": wanted.distill}
+    todo = {"prune": pruning, "vocab": wanted.vocab, "sparsity": wanted.sparsity, "distill": wanted.distill}
     found: dict[str, Any] = {"steps": {name: to_dict(step) for name, step in todo.items() if step is not None}}
     if wanted.distill is not None:
         texts, _ = _distillation_rows(located, wanted.distill, train, original, trimmed, tokenizer, limit)

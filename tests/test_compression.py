@@ -66,3 +66,10 @@ def test_texts_that_are_too_short_are_left_out(train: Path, tiny_checkpoint: Pat
     assert told(5) == sum(length >= 5 for length in rows) < len(rows)
     with pytest.raises(DataError, match=r"data\.min_tokens"):
         told(10_000)
+
+
+def test_a_plan_names_every_step_in_its_order(train: Path, tiny_checkpoint: Path) -> None:
+    sections = {"prune": {"macs": 1.5}, "vocab": {}, "sparsity": {"share": 0.1}, "distill": {"epochs": 1}}
+    located = recipe.of(data={"train": str(train)}, **sections).with_model(str(tiny_checkpoint))
+    assert list(compression.plan(located)["steps"]) == list(sections)
+    assert [step for step in compression.compress(located).report if step != "data"] == list(sections)
