@@ -70,7 +70,12 @@ def test_texts_that_are_too_short_are_left_out(train: Path, tiny_checkpoint: Pat
 
 
 def test_a_plan_names_every_step_in_its_order(train: Path, tiny_checkpoint: Path) -> None:
-    sections: dict[str, Any] = {"prune": {"macs": 1.5}, "vocab": {}, "sparsity": {"share": 0.1}, "distill": {"epochs": 1}}
+    sections: dict[str, Any] = {
+        "prune": {"macs": 1.5},
+        "vocab": {},
+        "sparsity": {"share": 0.1},
+        "distill": {"epochs": 1},
+    }
     located = recipe.of(data={"train": str(train)}, **sections).with_model(str(tiny_checkpoint))
     assert list(compression.plan(located)["steps"]) == list(sections)
     assert [step for step in compression.compress(located).report if step != "data"] == list(sections)
