@@ -47,6 +47,7 @@ OUT = ROOT / "benchmarks" / "compression.json"
 TASKS = ("clinc150", "sst2")
 UNPRUNED = "unpruned"
 STAGES = ("compress", "export", "measure")
+ARM = ("cortex-a53", "cortex-a76")  # without and with dot-product instructions
 SCHEMA = "edgelm.bench-compress/1"
 TOKENS, THREADS = 32, 1
 
@@ -199,7 +200,7 @@ def _instructions(bundle: Path, lab: Path) -> dict[str, dict[str, int]]:
     """Of a request, for each engine by emulated core; it ends here if the logits there are not this machine's."""
     out = bundle.with_suffix(".arm.json")
     command = [sys.executable, str(ROOT / "benchmarks" / "arm" / "count.py"), str(bundle), "--lab", str(lab)]
-    subprocess.run([*command, "--tokens", str(TOKENS), "--json", str(out)], check=True)
+    subprocess.run([*command, "--core", ",".join(ARM), "--tokens", str(TOKENS), "--json", str(out)], check=True)
     found = defaultdict[str, dict[str, int]](dict)
     for count in json.loads(out.read_text(encoding="utf-8"))["counts"]:
         found[count["engine"]][count["core"]] = count["instructions"]

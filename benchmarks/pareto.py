@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT, PICTURE = ROOT / "docs" / "compression.md", ROOT / "docs" / "pareto.png"
 NAMES = {"clinc150": "CLINC150", "sst2": "SST-2"}
 ENGINES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
-CORES = ("cortex-a53", "cortex-a72", "cortex-a76")
+CORES = ("cortex-a53", "cortex-a76")
 HOW = {
     "logits": "logits alone",
     "states": "logits and the hidden states of every token, as in the table above",
@@ -136,7 +136,7 @@ def _artifacts(rows: list[dict[str, Any]], task: str) -> str:
         for variant in row["variants"]
     ]
     found += [
-        (row["recipe"], "refused by its gate", *(NONE,) * 9) for row in rows if row["task"] == task and row["refused"]
+        (row["recipe"], "refused by its gate", *(NONE,) * 8) for row in rows if row["task"] == task and row["refused"]
     ]
     columns = ("recipe", "int8 on", "size", "deflated", "of fp32", "accuracy", "p50 ms", "faster than unpruned", *CORES)
     return markdown(Table("", columns, tuple(found)))
