@@ -237,7 +237,7 @@ def _latency(name: str, file: str, bundles: dict[str, Path]) -> dict[str, float]
         key: engine(name).load(Bundle(path).read(file), threads=THREADS) for key, path in bundles.items()
     }
     requests = {key: partial(session.run, *token_ids(TOKENS, batch=1, vocab=1000)) for key, session in sessions.items()}
-    samples = interleaved(requests, warmup=20, seconds=4.0, min_count=300)
+    samples = interleaved(requests, warmup=20, seconds=2.0, min_count=300)
     for session in sessions.values():
         session.close()
     small_ms, whole_ms = (statistics.median(samples[key]) / 1e6 for key in ("small", "whole"))
