@@ -15,7 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgelm import checkpoint
+from edgelm import data as dataset
 from edgelm.bundle import Bundle, staged
+from edgelm.check import Reference
 from edgelm.devices.machine import machine
 from edgelm.profile import table
 from edgelm.schema import to_dict
@@ -63,7 +66,7 @@ def measure(clone: Path, data: Path, models: Path) -> dict[str, Any]:
             for engine in ("onnxruntime", "litert")
         },
         "clinc150": {
-            "reference": transformers_accuracy(clone / "examples/assistant/reference", Path(dev["clinc150"])),
+            "reference": original_accuracy(clone / "examples/assistant/reference", Path(dev["clinc150"])),
             "bundle": ask(edgelm, "eval", str(built), "--data", dev["clinc150"])["results"],
         },
         "sst2": sst2(edgelm, models / "sst2-teacher", dev["sst2"], clone / "build" / "sst2.edgelm"),
@@ -80,22 +83,13 @@ def sst2(edgelm: str, teacher: Path, dev: str, out: Path) -> list[dict[str, Any]
     return list(ask(edgelm, "eval", str(out), "--data", dev)["results"])
 
 
-def transformers_accuracy(checkpoint: Path, dev: Path) -> float:
-    """The reference checkpoint's accuracy as transformers computes it, without any code of edgelm."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
-    rows = [json.loads(line) for line in dev.read_text(encoding="utf-8").split("\n") if line]
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(rows), 100):
-            batch = rows[start : start + 100]
-            inputs = tokenizer([row["text"] for row in batch], padding=True, truncation=True, return_tensors="pt")
-            found = model(inputs["input_ids"], inputs["attention_mask"]).logits.argmax(-1).tolist()
-            right += sum(model.config.id2label[i] == row["label"] for i, row in zip(found, batch, strict=True))
-    return right / len(rows)
+def original_accuracy(folder: Path, dev: Path) -> float:
+    """The reference checkpoint's accuracy in PyTorch, before anything is pruned or quantized."""
+    original = checkpoint.read(folder)
+    texts = dataset.read(dev, original.model.config.labels)
+    score = Reference(original.model, original.tokenizer, original.model.config.max_positions, texts).score
+    assert score is not None
+    return score.value
 
 
 def ask(edgelm: str, *arguments: str) -> dict[str, Any]:
