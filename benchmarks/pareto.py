@@ -76,7 +76,7 @@ def document(result: dict[str, Any], ablation: dict[str, Any] | None, budget: di
             "![Accuracy against latency, bytes and ARM instructions, a line for each engine](pareto.png)",
             "",
             f"Machine: {here['cpu']}, {here['cores']} cores, {here['system']}. Time: of `edgelm compress` as a whole,",
-            "on one thread, with another beside it on the other core. Latency: int8-dynamic,",
+            "on one thread, with one to three others on the same two cores. Latency: int8-dynamic,",
             f"{result['tokens']} tokens, {result['threads']} thread, the median of 300 requests or more, in turns with",
             "the unpruned artifact. Instructions: millions, of the same request on an emulated core; [a cost, not a",
             "latency](arm.md). Seeds and hashes of the data are in [the committed",
