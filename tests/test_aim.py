@@ -99,11 +99,12 @@ def test_points_alone_find_the_fastest_that_keeps_them(place: Path) -> None:
     assert found["predicted"]["p50_ms"] < 0.2 * found["predicted_original"]["p50_ms"]
 
 
-def test_a_budget_and_macs_contradict_each_other(place: Path) -> None:
+@pytest.mark.parametrize("limit", [{"p50_ms": 20.0}, {"points": 50.0}], ids=["p50_ms", "points"])
+def test_a_budget_and_macs_contradict_each_other(limit: dict[str, float], place: Path) -> None:
     both = recipe.of(
         ["prune.macs=2"],
-        data={"train": str(place / "train.jsonl")},
-        budget={"p50_ms": 20.0, "tokens": 16, "table": str(place / "table.json"), "engine": "onnxruntime"},
+        data={"train": str(place / "train.jsonl"), "dev": str(place / "dev.jsonl")},
+        budget={**limit, "tokens": 16, "table": str(place / "table.json"), "engine": "onnxruntime"},
     )
     with pytest.raises(RecipeError, match="the budget chooses"):
         compression.compress(both.with_model(str(place / "checkpoint")))

@@ -23,7 +23,7 @@ from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
 from edgelm.progress import Advance
 from edgelm.recipe import Prune
 
-__all__ = ["PruneReport", "planned", "prune"]
+__all__ = ["PruneReport", "Scored", "cut", "planned", "prune", "score"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,26 @@ class PruneReport:
     ffn: tuple[int, ...]
     macs: float
     parameters: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's scores, and the texts that they are of: what any number of prunings can start from.
+
+    Attributes:
+        rows: token ids of the calibration texts that were taken.
+        scores: of all layers.
+        layers: to keep.
+    """
+
+    rows: list[NDArray[np.int32]]
+    scores: Importance
+    layers: tuple[int, ...]
+
+    def kept(self) -> Importance:
+        """The scores of the kept layers alone."""
+        heads, ffn = (tuple(part[i] for i in self.layers) for part in (self.scores.heads, self.scores.ffn))
+        return Importance(heads, ffn, self.scores.layers[list(self.layers)])
 
 
 def prune(
@@ -67,22 +87,8 @@ def prune(
     Raises:
         RecipeError: the config asks for what the model does not have, or for nothing.
     """
-    _check(model.config, config, choose)
-    rows, gold = _sampled(config, rows, gold)
-    scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
-    layers = _layers(model.config, config, scores)
-    choose = choose or _chosen(model.config, config)
-    pruned, scores = _kept_layers(model, layers), _of(scores, layers)
-    pruned = _remove(pruned, scores, choose(pruned.config, scores))
-    reconstruct(model, pruned, layers, rows, progress=progress)
-    report = PruneReport(
-        layers,
-        pruned.config.heads,
-        pruned.config.ffn,
-        linear_macs(model.config) / max(1, linear_macs(pruned.config)),
-        (parameters(model), parameters(pruned)),
-    )
-    return pruned.eval(), report
+    scored = score(model, config, rows, gold, choose=choose, progress=progress)
+    return cut(model, scored, choose or _chosen(model.config, config), progress=progress)
 
 
 def planned(
@@ -94,22 +100,45 @@ def planned(
     choose: Choose | None = None,
     progress: Advance | None = None,
 ) -> EncoderConfig:
-    """The shape that ``prune`` would leave; nothing is removed. Arguments as there."""
-    _check(model.config, config, choose)
-    rows, gold = _sampled(config, rows, gold)
-    scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
-    layers = _layers(model.config, config, scores)
-    shape = _shape(model.config, layers)
-    chosen = (choose or _chosen(model.config, config))(shape, _of(scores, layers))
+    """The shape that ``prune`` would leave; nothing is removed. Arguments as there; each text counts once."""
+    scored = score(model, config, rows, gold, choose=choose, progress=progress)
+    shape = _shape(model.config, scored.layers)
+    chosen = (choose or _chosen(model.config, config))(shape, scored.kept())
     return replace(shape, heads=chosen.heads, ffn=chosen.ffn)
 
 
-def _sampled(
-    config: Prune, rows: Sequence[NDArray[np.int32]], gold: NDArray[np.int64] | None
-) -> tuple[list[NDArray[np.int32]], NDArray[np.int64] | None]:
-    """The texts to score on, with their classes if known."""
+def score(
+    model: Encoder,
+    config: Prune,
+    rows: Sequence[NDArray[np.int32]],
+    gold: NDArray[np.int64] | None,
+    *,
+    choose: Choose | None = None,
+    progress: Advance | None = None,
+) -> Scored:
+    """The first half of ``prune``. Arguments and errors as there; each text taken counts once."""
+    _check(model.config, config, choose)
     taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
-    return [rows[i] for i in taken], gold[taken] if gold is not None else None
+    rows, gold = [rows[i] for i in taken], gold[taken] if gold is not None else None
+    scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
+    return Scored(rows, scores, _layers(model.config, config, scores))
+
+
+def cut(
+    model: Encoder, scored: Scored, choose: Choose, *, progress: Advance | None = None
+) -> tuple[Encoder, PruneReport]:
+    """The second half of ``prune``: remove what is worth least, and fit what is left; each text counts once."""
+    pruned, scores = _kept_layers(model, scored.layers), scored.kept()
+    pruned = _remove(pruned, scores, choose(pruned.config, scores))
+    reconstruct(model, pruned, scored.layers, scored.rows, progress=progress)
+    report = PruneReport(
+        scored.layers,
+        pruned.config.heads,
+        pruned.config.ffn,
+        linear_macs(model.config) / max(1, linear_macs(pruned.config)),
+        (parameters(model), parameters(pruned)),
+    )
+    return pruned.eval(), report
 
 
 def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
@@ -150,12 +179,6 @@ def _chosen(shape: EncoderConfig, config: Prune) -> Choose:
     if config.macs is None:
         return widths.uniform(config.heads, config.ffn)
     return widths.for_macs(linear_macs(shape) / config.macs, config.multiple_of or 1)
-
-
-def _of(scores: Importance, layers: tuple[int, ...]) -> Importance:
-    """The scores of the kept layers alone."""
-    heads, ffn = (tuple(part[i] for i in layers) for part in (scores.heads, scores.ffn))
-    return Importance(heads, ffn, scores.layers[list(layers)])
 
 
 def _top(scores: Tensor, count: int) -> Tensor:
