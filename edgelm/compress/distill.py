@@ -79,7 +79,7 @@ def distill(
     *,
     dev: Dev | None = None,
     state: State | None = None,
-    after_step: Callable[[int, int], None] | None = None,
+    after_step: Callable[[], None] | None = None,
     progress: Advance | None = None,
 ) -> tuple[Encoder, DistillReport]:
     """Train the student, in place.
@@ -94,8 +94,7 @@ def distill(
         dev: with ``config.patience``, and only then: the student is scored after every epoch, the best weights are
             kept, and so many scores in a row that are not better end it.
         state: where to go on from after a kill, and where to write how far it is.
-        after_step: called after each step of the optimizer with how many were taken, and of how many; it may change
-            the student's weights.
+        after_step: called after each step of the optimizer; it may change the student's weights.
         progress: called with the number of steps done since the last call.
 
     Raises:
@@ -122,7 +121,7 @@ def distill(
         for batch in training.rest_of_epoch(rows):
             training.step(rows, batch, truth, state if here.first else None)
             if after_step:
-                after_step(len(training.losses), training.total)
+                after_step()
             if progress:
                 progress(1)
         training.score()

@@ -52,7 +52,7 @@ def sparsify(model: Encoder, config: Sparsity) -> tuple[Encoder, SparsityReport]
     return sparse, SparsityReport(weights, zeros)
 
 
-def hold(model: Encoder) -> Callable[[int, int], None]:
+def hold(model: Encoder) -> Callable[[], None]:
     """What keeps the weights of a model zero that are zero now, to be called after each step of its training.
 
     All of them from the start, not by a share that grows as it trains [Zhu & Gupta 2017]: that came out no better on
@@ -61,8 +61,7 @@ def hold(model: Encoder) -> Callable[[int, int], None]:
     masks = [(weight, weight == 0) for weight in _matrices(model)]
 
     @torch.no_grad()
-    def after_step(step: int, total: int) -> None:
-        del step, total
+    def after_step() -> None:
         for weight, mask in masks:
             weight.masked_fill_(mask, 0)
 
