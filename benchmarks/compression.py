@@ -10,7 +10,6 @@ benchmarks/pareto.py makes the document and the picture of it.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -249,7 +248,7 @@ def _latency(name: str, file: str, bundles: dict[str, Path]) -> dict[str, float]
 
 
 def _hashes(task: Task) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (task.train, task.dev)}
+    return {path.name: data.sha256(path) for path in (task.train, task.dev)}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +58,8 @@ def resolved(located: Located, original: Checkpoint, limit: int, rows: Rows, pro
     runs_on = budget.engine or exporter((wanted.formats or profile.formats)[0]).ENGINE
     vocab = original.model.config.vocab_size
     if plan.vocab is not None:
-        vocab = trim(original.model, original.tokenizer, plan.vocab, rows)[2].rows[1]
+        alone = msgspec.structs.replace(plan.vocab, share=1.0)  # who shares a row does not change how many there are
+        vocab = trim(original.model, original.tokenizer, alone, rows)[2].rows[1]
     if budget.table is None and budget.p50_ms is not None and profile.name != detect():
         logging.getLogger("edgelm").warning(
             "budget.p50_ms is planned by latencies of this machine (%s), not of %s; give budget.table, measured there",
@@ -93,7 +95,7 @@ def pruned(
 
     With nothing but a loss allowed, candidates are scored on the dev texts of ``original``; see ``held``.
     """
-    passes = 2 * (TRIALS if trials(aim) else 1)
+    passes = 1 + (TRIALS if trials(aim) else 1)
     with progress("prune", passes * min(len(rows), config.samples)) as advance:
         if aim is not None and original is not None and trials(aim):
             assert aim.budget.points is not None

@@ -101,7 +101,9 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
         model, sparse = sparsify(model, plan.sparsity)
         report["sparsity"] = asdict(sparse)
     if plan.distill is not None:
-        rows, theirs = _distillation_rows(located, plan.distill, train, original, model, tokenizer, limit)
+        texts = _distillation_texts(located, plan.distill, train, original)
+        rows = _rows(model, tokenizer, limit, texts)
+        theirs = _rows(original.model, original.tokenizer, limit, texts)
         scored = Dev(_rows(model, tokenizer, limit, judges[0]), judges[1]) if judges else None
         state = _state(out, original, model, *wanted, train.gold, scored, rows, theirs) if out else None
         zeros = hold(model) if plan.sparsity else None
@@ -144,8 +146,8 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
     todo = {"prune": pruning, "vocab": wanted.vocab, "sparsity": wanted.sparsity, "distill": wanted.distill}
     found: dict[str, Any] = {"steps": {name: to_dict(step) for name, step in todo.items() if step is not None}}
     if wanted.distill is not None:
-        texts, _ = _distillation_rows(located, wanted.distill, train, original, trimmed, tokenizer, limit)
-        found["steps"]["distill"] |= {"texts": len(texts), "steps": steps(texts, wanted.distill)}
+        student = _rows(trimmed, tokenizer, limit, _distillation_texts(located, wanted.distill, train, original))
+        found["steps"]["distill"] |= {"texts": len(student), "steps": steps(student, wanted.distill)}
     found["before"], found["after"] = aim.sized(before), aim.sized(shape)
     found["budget"] = aim.described(target, shape, before) if target is not None else None
     return found
@@ -257,7 +259,7 @@ def _longer(texts: Dataset, least: int, original: Checkpoint, path: Path) -> Dat
     rows = _rows(original.model, original.tokenizer, original.model.config.max_positions, texts.texts)
     kept = [index for index, row in enumerate(rows) if len(row) >= least]
     if not kept:
-        raise DataError(f"{path}: expected texts of {least} tokens or more (data.min_tokens), found none")
+        raise DataError(f"{path}: expected texts of {least} tokens or more, found none: set data.min_tokens lower")
     gold = texts.gold[kept] if texts.gold is not None else None
     return Dataset(tuple(texts.texts[index] for index in kept), gold)
 
@@ -288,20 +290,11 @@ def _state(out: Path, original: Checkpoint, model: Encoder, *wanted: Any) -> Sta
     )
 
 
-def _distillation_rows(
-    located: Located,
-    config: Distill,
-    train: Dataset,
-    original: Checkpoint,
-    model: Encoder,
-    tokenizer: bytes,
-    limit: int,
-) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]]]:
-    """Token ids of the distillation texts, for the student and for the teacher."""
+def _distillation_texts(located: Located, config: Distill, train: Dataset, original: Checkpoint) -> list[str]:
+    """What is distilled on: the training texts, those without labels, and the new ones made of both."""
     names = located.recipe.data.unlabelled
     texts = [*train.texts, *(text for name in names for text in data.read_texts(located.path(name)))]
-    texts += augmented(original.model, original.tokenizer, texts, config.augment, seed=config.seed)
-    return _rows(model, tokenizer, limit, texts), _rows(original.model, original.tokenizer, limit, texts)
+    return texts + augmented(original.model, original.tokenizer, texts, config.augment, seed=config.seed)
 
 
 def _rows(model: Encoder, tokenizer: bytes, limit: int, texts: Sequence[str]) -> list[NDArray[np.int32]]:

@@ -38,6 +38,8 @@ def augmented(model: Encoder, tokenizer: bytes, texts: Sequence[str], times: int
     Returns:
         The new texts; one may be as it was.
     """
+    if not times:
+        return []
     made = tokenizers.Tokenizer.from_str(tokenizer.decode("utf-8"))
     made.no_padding()
     made.no_truncation()
@@ -79,5 +81,6 @@ def _neighbours(model: Encoder, tokenizer: tokenizers.Tokenizer, used: Sequence[
     pieces = sorted((index, piece) for piece, index in tokenizer.get_vocab().items() if _word(piece))
     alike = directions(model)
     candidates, count = alike[[index for index, _ in pieces]], min(NEIGHBOURS + 1, len(pieces))
-    nearest = ((alike[index] @ candidates.T).topk(count).indices[1:] for index in used)  # the first is the word itself
+    # the nearest is the word itself, which stays among them only where there are no others enough
+    nearest = ((alike[index] @ candidates.T).topk(count).indices[-NEIGHBOURS:] for index in used)
     return [[pieces[i][1] for i in found.tolist()] for found in nearest]

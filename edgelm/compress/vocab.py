@@ -113,6 +113,8 @@ def _shared(
     model: Encoder, vocab: dict[str, int], kept: Sequence[str], special: Container[str], least: float, prefix: str
 ) -> dict[str, str]:
     """For each piece that goes, the kept one whose row it uses, if one is like it; begins of words among begins."""
+    if least == 1:
+        return {}
     alike = directions(model)
     found, gone = dict[str, str](), set(vocab).difference(kept)
     for continued in (False, True):
@@ -127,7 +129,7 @@ def _shared(
         targets = alike[[vocab[piece] for piece in theirs]]
         for piece in ours:
             cosine, best = (alike[vocab[piece]] @ targets.T).max(0)
-            if least < 1 and cosine >= least:
+            if cosine >= least:
                 found[piece] = theirs[int(best)]
     return found
 
