@@ -9,8 +9,6 @@ section 3.2]. ``tabulate`` measures it. The table also says what a width costs i
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +18,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from edgelm.bundle import staged
 from edgelm.devices.machine import machine
 from edgelm.errors import RecipeError
 from edgelm.manifest import Machine, Precision
@@ -203,17 +202,15 @@ def cached(subject: Subject) -> Table | None:
 
 
 def keep(table: Table) -> Path:
-    """Write a table into the cache folder: under a temporary name first, so that a reader never finds half of it.
+    """Write a table into the cache folder, at once and as a whole.
 
     Returns:
         The file, which another machine can be given.
     """
     path = _path(table.subject)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(encode(table))
-    os.chmod(file.name, 0o644)
-    Path(file.name).replace(path)
+    with staged(path) as staging:
+        staging.write_bytes(encode(table))
     return path
 
 
