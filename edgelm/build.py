@@ -23,7 +23,7 @@ from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]
 
-GOLDEN_TEXTS = 8
+GOLDEN_TEXTS, GOLDEN_COLUMNS = 8, 512
 
 
 def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
@@ -65,9 +65,9 @@ def build(
     return manifest, profile, compressed
 
 
-def example(located: Located, manifest: Manifest) -> str:
+def example(located: Located, compressed: Compressed) -> str:
     """A text that the model may be asked: the first of the recipe's dev texts, or of the sample."""
-    return dev(located, manifest.labels).texts[0]
+    return str(dev(located, compressed.model).texts[0])
 
 
 def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:
@@ -75,7 +75,7 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
     if wanted is None:
         raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
     device = devices.load(wanted.device)
-    texts = dev(located, compressed.model.config.labels)
+    texts = dev(located, compressed.model)
     original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
     module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
     variants, files = list[Variant](), dict[str, bytes]()
@@ -110,8 +110,10 @@ def _manifest(compressed: Compressed, original: Reference, device: Device, varia
         schema="edgelm.manifest/1",
         edgelm=version("edgelm"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        task="text-classification",
+        task=shape.task,
         labels=shape.labels,
+        multi_label=shape.multi_label,
+        mask_token_id=shape.mask_token_id,
         max_tokens=compressed.max_tokens,
         pad_token_id=shape.pad_token_id,
         device=device.name,
@@ -124,7 +126,10 @@ def _manifest(compressed: Compressed, original: Reference, device: Device, varia
 
 
 def _golden(module: Reference) -> bytes:
-    """A few texts with the module's logits, so that any machine can check what it answers."""
-    rows = zip(module.texts.texts[:GOLDEN_TEXTS], module.rows, module.logits, strict=False)
-    golden = [{"text": text, "input_ids": ids.tolist(), "logits": logits.tolist()} for text, ids, logits in rows]
+    """A few inputs with the module's outputs, so that any machine can check what it answers.
+
+    An output with a logit for every piece of a vocabulary is told by its first columns.
+    """
+    rows = zip(module.rows[:GOLDEN_TEXTS], module.outputs, strict=False)
+    golden = [{"input_ids": ids.tolist(), "logits": output[..., :GOLDEN_COLUMNS].tolist()} for ids, output in rows]
     return msgspec.json.format(msgspec.json.encode({"schema": "edgelm.golden/1", "rows": golden}), indent=1)

@@ -52,7 +52,7 @@ app = typer.Typer(
 
 Argument, Option = typer.Argument, typer.Option
 BundlePath = Annotated[Path, Argument(metavar="BUNDLE", help="A .edgelm file.")]
-DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines with 'text' and 'label'.")]
+DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines, as the task has them.")]
 EngineName = Annotated[str | None, Option("--engine", help="Only this engine: onnxruntime or litert.")]
 Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a report for a browser.")]
 Json = Annotated[str | None, Option("--json", metavar="FILE", help="Write one JSON object; - is standard output.")]
@@ -97,7 +97,7 @@ def build(
     bundle = Bundle(out)
     report.write(html, manifest, profile, bundle.downloads, title=out.stem)
     if json_out != "-":
-        show.built(bundle, profile, html, steps.example(located, manifest))
+        show.built(bundle, profile, html, steps.example(located, compressed))
         show.budget(compressed.report.get("budget"))
     _emit(json_out, "build", show.build_json(bundle) | {"compression": compressed.report})
 
@@ -154,6 +154,8 @@ def export(
     formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
     precisions: Annotated[list[str] | None, Option("--precision", help="fp32 or int8-dynamic.")] = None,
     lengths: Lengths = None,
+    pooling: Annotated[str | None, Option("--pooling", help="One vector a text: mean or cls.")] = None,
+    normalize: Annotated[bool, Option("--normalize", help="Vectors of length 1.")] = False,
     packed: Annotated[str | None, Option("--compress", help="The bundle: none or deflate.")] = None,
     data: DataFile = None,
     json_out: Json = None,
@@ -169,7 +171,11 @@ def export(
     wanted |= {"compress": packed}
     wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
     dev = {"dev": str(data.resolve())} if data else {}
-    located = recipe.of(data=dev, export={key: value for key, value in wanted.items() if value is not None})
+    features = {"pooling": pooling, "normalize": normalize} if pooling else None
+    if normalize and not pooling:
+        raise DataError("--normalize: expected --pooling mean or cls with it")
+    given = {key: value for key, value in wanted.items() if value is not None}
+    located = recipe.of(data=dev, features=features, export=given)
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
@@ -188,16 +194,22 @@ def run(
     engine: EngineName = None,
     precision: PrecisionName = None,
     threads: Threads = None,
-    top_k: Annotated[int | None, Option("--top-k", min=1, help="This many labels a text.")] = None,
+    top_k: Annotated[int | None, Option("--top-k", min=1, help="This many answers a text, best first.")] = None,
+    context: Annotated[str | None, Option("--context", metavar="TEXT", help="Where answers to questions are.")] = None,
+    aggregation: Annotated[
+        str | None, Option("--aggregation", help="Join tokens to entities: simple, first, average or max.")
+    ] = None,
     explain: Annotated[bool, Option("--explain", help="Say what runs where, and why.")] = False,
     json_out: Json = None,
 ) -> None:
-    """Answer: one label for each text."""
+    """Answer each text: a label, entities, what is behind a mask, a vector, or the answer to it in a context."""
     import edgelm
 
     lines = list(texts) if texts else list(_stdin_lines())
+    inputs = lines if context is None else [{"question": line, "context": context} for line in lines]
+    options = {"top_k": top_k, "aggregation_strategy": aggregation}
     with edgelm.load(bundle, device=device, engine=engine, precision=precision, threads=threads) as model:
-        found = model(lines) if top_k is None else model(lines, top_k=top_k)
+        found = model(inputs, **{name: value for name, value in options.items() if value is not None})
         facts = model.explain()
     if explain:
         console.err.print_json(json.dumps(facts))
@@ -209,7 +221,7 @@ def run(
 @app.command("eval")
 def evaluate(
     bundle: BundlePath,
-    data: Annotated[Path, Option("--data", metavar="FILE", help="JSON lines with 'text' and 'label'.")],
+    data: Annotated[Path, Option("--data", metavar="FILE", help="JSON lines, as the task has them.")],
     engine: EngineName = None,
     precision: PrecisionName = None,
     threads: Threads = None,

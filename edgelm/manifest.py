@@ -25,11 +25,16 @@ __all__ = [
     "Profile",
     "Run",
     "Score",
+    "TaskName",
     "Variant",
 ]
 
 Format = Literal["onnx", "tflite"]
 Precision = Literal["fp32", "int8-dynamic"]
+TaskName = Literal[
+    "text-classification", "token-classification", "question-answering", "fill-mask", "feature-extraction"
+]
+"""As transformers names its pipelines."""
 
 
 class Figure(Strict, frozen=True, kw_only=True):
@@ -148,9 +153,9 @@ class Score(Strict, frozen=True, kw_only=True):
     """A task metric.
 
     Attributes:
-        metric: ``accuracy``.
-        value: between 0 and 1.
-        n: rows it was measured on.
+        metric: ``accuracy``, ``f1``, ``exact_match``, ``spearman`` or ``perplexity``.
+        value: between 0 and 1, a perplexity excepted.
+        n: rows it was measured on; of a perplexity, tokens.
     """
 
     metric: str
@@ -163,9 +168,10 @@ class Parity(Strict, frozen=True, kw_only=True):
 
     Attributes:
         rows: real texts compared, each both unpadded and padded.
-        max_abs_diff: largest absolute difference of any logit on them.
-        agreement: share of them with the same label.
-        kl: mean Kullback-Leibler divergence from the module's distribution, in nats.
+        max_abs_diff: largest absolute difference of any logit, or number of a vector, on them.
+        agreement: share of them with the same label; of tokens, places or pieces where that is what the task decides;
+            of vectors, their mean cosine.
+        kl: mean Kullback-Leibler divergence from the module's distributions, in nats; 0 of vectors.
         hostile_rows: hostile inputs compared (empty, one token, over-long, emoji).
         hostile_max_abs_diff: largest absolute difference of any logit on those.
     """
@@ -190,7 +196,7 @@ class Variant(Strict, frozen=True, kw_only=True):
         sha256: of its content, in hexadecimal.
         lengths: token lengths it takes; empty when it takes any.
         parity: against the module it was exported from.
-        agreement: with the original, before compression: the share of the dev texts with the same label.
+        agreement: with the original, before compression, on the dev texts; as that of ``Parity``.
         score: on the recipe's dev texts, if there were any with labels.
     """
 
@@ -247,8 +253,10 @@ class Manifest(Strict, frozen=True, kw_only=True):
         schema: the version of this format.
         edgelm: the version that wrote it.
         created: UTC, ISO 8601.
-        task: ``text-classification``.
-        labels: by class index.
+        task: what the outputs mean.
+        labels: by class index, where the task has classes.
+        multi_label: each label is a question of its own.
+        mask_token_id: of ``fill-mask``.
         max_tokens: longer inputs are cut to this many tokens, special ones included, on every engine.
         pad_token_id: what inputs are padded with.
         device: the target it was built for.
@@ -260,8 +268,10 @@ class Manifest(Strict, frozen=True, kw_only=True):
     schema: Literal["edgelm.manifest/1"]
     edgelm: str
     created: str
-    task: Literal["text-classification"]
+    task: TaskName
     labels: tuple[str, ...]
+    multi_label: bool = False
+    mask_token_id: int | None = None
     max_tokens: int
     pad_token_id: int
     device: str

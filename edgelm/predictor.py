@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from edgelm import runtimes
+from edgelm import runtimes, tasks
 from edgelm.bundle import Bundle
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, DeviceUnavailable
 from edgelm.manifest import Manifest, Variant
 from edgelm.runtimes import Logits, Session
 from edgelm.runtimes.choose import able, fastest
-from edgelm.tasks import classify
-from edgelm.text import Tokenizer
+from edgelm.tasks import check_options
+from edgelm.text import Tokenizer, Window
 
 __all__ = ["Model", "check_device", "load"]
 
@@ -68,6 +68,8 @@ class Model:
     Attributes:
         manifest: of the bundle.
         variant: what runs.
+        task: what its outputs mean.
+        tokenizer: of the bundle.
     """
 
     def __init__(
@@ -75,7 +77,13 @@ class Model:
     ) -> None:
         """Use ``edgelm.load``."""
         self.manifest, self.variant = manifest, variant
-        self._tokenizer = Tokenizer(tokenizer, max_tokens=manifest.max_tokens, pad_token_id=manifest.pad_token_id)
+        self.tokenizer = Tokenizer(tokenizer, max_tokens=manifest.max_tokens, pad_token_id=manifest.pad_token_id)
+        self.task = tasks.of(
+            manifest.task,
+            labels=manifest.labels,
+            multi_label=manifest.multi_label,
+            mask_token_id=manifest.mask_token_id,
+        )
         self._session, self._why = session, why
 
     @property
@@ -83,40 +91,65 @@ class Model:
         """Names of the classes, by index."""
         return self.manifest.labels
 
-    def __call__(self, texts: str | Sequence[str], *, top_k: int | None = 0) -> Any:
-        """Classify.
+    def __call__(self, inputs: Any = None, **options: Any) -> Any:
+        """Answer.
 
         Args:
-            texts: one text or several; lengths may differ freely.
-            top_k: this many labels for each text, all with None. Without it, the best one.
+            inputs: one or several, whose lengths may differ freely: texts; of question answering, mappings with
+                ``question`` and ``context``, which one alone may also be given as keywords.
+            options: of the task, as transformers' pipelines have them. Text classification: ``top_k`` labels for each
+                text, all with None. Token classification: ``aggregation_strategy``, ``stride``. Question answering:
+                ``top_k``, ``max_answer_len``, ``handle_impossible_answer``, ``doc_stride``. Fill-mask: ``top_k``,
+                ``targets``. See the ``answer`` of ``edgelm.tasks``.
 
         Returns:
-            As transformers' pipeline. Without ``top_k`` a list with an answer for each text, an answer being
-            ``{"label": str, "score": float}``; with it an answer is a list of those, best first, and for one text
-            alone the answer itself is returned.
+            As transformers' pipeline: for a list, a list with the answer to each; for one input its answer, which for
+            text classification without ``top_k`` is a list of one.
 
         Raises:
-            DataError: something is not text; it says which.
+            DataError: an input is not what the task takes, and it says which; or there is no such option.
         """
-        several = [texts] if isinstance(texts, str) else texts
+        if inputs is None and options.keys() >= {"question", "context"}:
+            inputs = {key: options.pop(key) for key in ("question", "context")}
+        alone = isinstance(inputs, str | Mapping)
+        several = [inputs] if alone else inputs
         if not isinstance(several, Sequence) or isinstance(several, bytes):
-            raise DataError(f"expected a text or a list of texts, found {type(texts).__name__}")
-        if top_k is not None and top_k < 0:
-            raise DataError(f"top_k: expected a positive number or None, found {top_k}")
-        count = len(self.labels) if top_k is None else top_k or 1
-        found = classify(self.logits(several), self.labels, count)
-        if top_k == 0:
-            return [answers[0] for answers in found]
-        return found[0] if isinstance(texts, str) else found
+            raise DataError(f"expected a text or a list of texts, found {type(inputs).__name__}")
+        check_options(self.task, options, self.manifest.task)
+        cut = self.task.cut(self.tokenizer, several, **options)
+        answers = [
+            self.task.answer(self.tokenizer, given, windows, [self.run(window) for window in windows], **options)
+            for given, windows in zip(several, cut, strict=True)
+        ]
+        if alone and not (self.manifest.task == "text-classification" and "top_k" not in options):
+            return answers[0]
+        return answers
+
+    def encode(self, texts: Sequence[str]) -> Logits:
+        """Vectors of texts, float32, shape (texts, dim), of a model for ``feature-extraction``.
+
+        Raises:
+            DataError: the model is for another task, or something is not text.
+        """
+        if self.manifest.task != "feature-extraction":
+            raise DataError(f"this model is for {self.manifest.task}: expected one for feature-extraction")
+        return self.logits(texts)
 
     def logits(self, texts: Sequence[str]) -> Logits:
-        """Logits, float32, shape (texts, classes)."""
-        rows = self._tokenizer.encode(texts)
-        if not rows:
+        """The outputs for texts that have one row each: logits of text classification, shape (texts, classes)."""
+        windows = self.tokenizer.windows(texts)
+        if not windows:
             return np.zeros((0, len(self.labels)), np.float32)
-        # One by one, at each text's own length: nothing is padded, and int8 gives a text the same answer alone and
-        # among others (dynamic quantization scales a whole batch by its largest activation).
-        return np.concatenate([self._session.run(row[None], np.ones_like(row)[None]) for row in rows])
+        return np.stack([self.run(window) for window in windows])
+
+    def run(self, window: Window) -> Logits:
+        """The output for what is read at once, without its batch axis.
+
+        One by one, at its own length: nothing is padded, and int8 gives a text the same answer alone and among others
+        (dynamic quantization scales a whole batch by its largest activation).
+        """
+        output: Logits = self._session.run(window.ids[None], np.ones_like(window.ids)[None])[0]
+        return output
 
     def explain(self) -> dict[str, Any]:
         """What runs: engine, version, provider, threads, signatures, artifact, and why it was chosen."""

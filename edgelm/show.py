@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +180,18 @@ def scores(results: Iterable[dict[str, Any]]) -> None:
 def answers(texts: Sequence[str], found: Sequence[Any]) -> None:
     """One line for each text."""
     for text, answer in zip(texts, found, strict=True):
-        several = answer if isinstance(answer, list) else [answer]
-        words = ", ".join(f"{one['label']} {one['score']:.3f}" for one in several)
-        print(f"{words}\t{text}")  # not through rich, which would turn the tab into spaces
+        print(f"{_said(answer)}\t{text}")  # not through rich, which would turn the tab into spaces
+
+
+def _said(answer: Any) -> str:
+    """An answer of any task in a few words."""
+    if isinstance(answer, Mapping):
+        words = next(str(answer[key]) for key in ("label", "answer", "token_str", "word") if key in answer)
+        kind = next((f"{answer[key]} " for key in ("entity_group", "entity") if key in answer), "")
+        return f"{kind}{words} {answer['score']:.3f}"
+    if answer and isinstance(answer[0], float):
+        return f"[{', '.join(f'{number:.3f}' for number in answer[:4])}, … {len(answer)} in all]"
+    return ", ".join(f"({_said(one)})" if isinstance(one, list) else _said(one) for one in answer) or table.NONE
 
 
 def devices(known: Iterable[Device], here: str) -> None:

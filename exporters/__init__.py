@@ -72,8 +72,8 @@ class Exporter(Protocol):
     ) -> dict[Precision, bytes]:
         """Write a model in each precision, load every artifact in its engine and run it.
 
-        Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its output is
-        ``logits``, float32, shape (batch, classes).
+        Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its one output
+        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``.
 
         Args:
             model: the encoder, in evaluation mode; it is not changed.

@@ -37,8 +37,6 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
 OPSET = 23
 """The first with an ``Attention`` operator."""
 
-_EMBEDDING = "embeddings.word.weight"
-
 
 def export(
     model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
@@ -103,7 +101,7 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
                 _twin(model, limit),
                 (ids, mask),
                 input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
+                output_names=[model.head.OUTPUT],
                 opset_version=OPSET,
                 dynamic_shapes=(shapes, shapes),
                 dynamo=True,
@@ -119,7 +117,7 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
 
 def _quantized(exported: ModelProto) -> ModelProto:
     model = copy.deepcopy(exported)
-    quantize_embedding_(model, _EMBEDDING)
+    quantize_embedding_(model)
     with tempfile.TemporaryDirectory(prefix="edgelm-int8-") as folder, quiet(""):  # it logs to the root logger
         path = Path(folder, "model.onnx")
         try:
@@ -144,5 +142,5 @@ def _checked(made: ModelProto, precision: Precision, model: Encoder, limit: int)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportFailed(f"onnx {precision}: the ONNX checker refuses what was exported: {exc}") from exc
     artifact: bytes = made.SerializeToString()
-    try_out(artifact, f"onnx {precision}", ((1, 2), (1, limit), (3, min(5, limit))), model.config, by=ENGINE)
+    try_out(artifact, f"onnx {precision}", ((1, 2), (1, limit), (3, min(5, limit))), model.head, by=ENGINE)
     return artifact

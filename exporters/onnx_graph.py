@@ -25,19 +25,21 @@ def sum_residuals_(model: ModelProto) -> int:
     return len(residuals)
 
 
-def quantize_embedding_(model: ModelProto, weight: str) -> None:
+def quantize_embedding_(model: ModelProto) -> None:
     """Store an embedding table as int8 with a scale for each row: y = codes[ids] * scale[ids].
 
     The quantizer of onnxruntime has one unsigned scale for the whole table, which the longest row decides.
 
     Args:
-        model: the model; ``weight`` is read by one Gather over its rows.
-        weight: name of the float32 initializer, shape (vocabulary, dim).
+        model: the model. The table is the one initializer of two dimensions whose rows a Gather takes.
     """
-    table = next(tensor for tensor in model.graph.initializer if tensor.name == weight)
-    position, gather = next((i, node) for i, node in enumerate(model.graph.node) if weight in node.input)
+    tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    nodes = enumerate(model.graph.node)
+    position, gather = next((i, node) for i, node in nodes if node.op_type == "Gather" and node.input[0] in tables)
+    weight, table = gather.input[0], tables[gather.input[0]]
     codes, scale = _symmetric(numpy_helper.to_array(table))
-    model.graph.initializer.remove(table)
+    if sum(weight in node.input for node in model.graph.node) == 1:  # a masked language model's head reads it too
+        model.graph.initializer.remove(table)
     model.graph.initializer.extend(
         [numpy_helper.from_array(codes, f"{weight}_quantized"), numpy_helper.from_array(scale, f"{weight}_scale")]
     )

@@ -48,7 +48,7 @@ def export(
     for precision in precisions:
         artifact, nodes = slim(exported if precision == "fp32" else _quantized(exported))
         shapes = tuple((1, length) for length in sorted(set(lengths)))
-        try_out(artifact, f"tflite {precision}", shapes, model.config, by=ENGINE)
+        try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
         tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started))
         started = time.perf_counter()
@@ -63,7 +63,7 @@ class _Named(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.model(input_ids, attention_mask)}
+        return {self.model.head.OUTPUT: self.model(input_ids, attention_mask)}
 
 
 def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:

@@ -31,7 +31,8 @@ class Session(Protocol):
             attention_mask: int32, same shape, 1 for tokens and 0 for padding on the right.
 
         Returns:
-            Logits, float32, shape (batch, classes).
+            The artifact's one output, float32: logits, shape (batch, classes) or (batch, tokens, classes), or vectors,
+            shape (batch, dim). What belongs to padding means nothing.
         """
 
     def explain(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class _Session:
         if self._interpreter is None:
             raise DataError("the model is closed: load it again")
         rows = zip(input_ids, attention_mask.sum(-1), strict=True)
-        return np.concatenate([self._row(ids[:tokens]) for ids, tokens in rows])
+        return np.stack([_fitted(self._row(ids[:tokens]), input_ids.shape[1]) for ids, tokens in rows])
 
     def _row(self, ids: Ids) -> Logits:
         length = next((length for length in self._lengths if len(ids) <= length), None)
@@ -69,8 +69,9 @@ class _Session:
             self._runners[length] = self._interpreter.get_signature_runner(f"tokens_{length}")
         padded, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
         padded[0, : len(ids)], mask[0, : len(ids)] = ids, 1
-        found: Logits = self._runners[length](input_ids=padded, attention_mask=mask)["logits"]
-        return found
+        (found,) = self._runners[length](input_ids=padded, attention_mask=mask).values()
+        output: Logits = found[0]
+        return output
 
     def explain(self) -> dict[str, Any]:
         return {
@@ -84,3 +85,12 @@ class _Session:
     def close(self) -> None:
         self._interpreter = None
         self._runners.clear()
+
+
+def _fitted(output: Logits, tokens: int) -> Logits:
+    """One row's output; one that has a line for each token, cut or filled up to the length of the batch."""
+    if output.ndim == 1:
+        return output
+    found = np.zeros((tokens, output.shape[1]), output.dtype)
+    found[: len(output)] = output[:tokens]
+    return found

@@ -54,7 +54,7 @@ class _Session:
         if self._session is None:
             raise DataError("the model is closed: load it again")
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        logits: Logits = self._session.run(["logits"], feed)[0]
+        logits: Logits = self._session.run(None, feed)[0]
         return logits
 
     def explain(self) -> dict[str, Any]:

@@ -23,7 +23,9 @@ FLOORS = [
     {"edgelm.runtimes"},
     {"edgelm.predictor", "edgelm.doctor"},
     {"edgelm.profile"},
-    {"edgelm.model", "edgelm.data"},
+    {"edgelm.heads", "edgelm.data"},
+    {"edgelm.model"},
+    {"edgelm.architecture"},
     {"edgelm.checkpoint", "edgelm.evaluate"},
     {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"},
     {"edgelm.check"},
@@ -35,7 +37,8 @@ FLOORS = [
     {"edgelm.__main__"},
 ]
 HEAVY = {"torch", "transformers", "tensorflow", "onnx", "onnxsim", "litert_torch", "ai_edge_quantizer", "tf2onnx"}
-BUILD_SIDE = {"edgelm.model", "edgelm.checkpoint", "edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
+BUILD_SIDE = {"edgelm.heads", "edgelm.model", "edgelm.architecture", "edgelm.checkpoint"}
+BUILD_SIDE |= {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
 
 
 def modules() -> dict[str, Path]:

@@ -92,11 +92,11 @@ def test_an_artifact_that_does_not_load_is_a_failed_export(variant: Variant, mod
     form, precision, artifact = variant
     by = exporter(form).ENGINE
     with pytest.raises(ExportFailed, match=f"{form} {precision}: {by} does not load what was exported"):
-        try_out(artifact[: len(artifact) // 100], f"{form} {precision}", [(1, 8)], model.config, by=by)
+        try_out(artifact[: len(artifact) // 100], f"{form} {precision}", [(1, 8)], model.head, by=by)
 
 
 def test_an_artifact_of_another_model_is_a_failed_export(artifacts: dict[Any, bytes], model: Encoder) -> None:
-    other = Encoder(type(model.config)(**(vars(model.config) | {"labels": ("a", "b")}))).config
+    other = Encoder(type(model.config)(**(vars(model.config) | {"labels": ("a", "b")}))).head
     with pytest.raises(ExportFailed, match=r"logits of shape \(1, 3\).*expected float32, \(1, 2\)"):
         try_out(artifacts["onnx", "fp32"], "onnx fp32", [(1, 8)], other, by="onnxruntime")
 

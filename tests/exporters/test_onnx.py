@@ -77,7 +77,7 @@ def test_a_row_of_zeros_quantizes_to_zeros() -> None:
         [table],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
-    onnx_graph.quantize_embedding_(proto, "t")
+    onnx_graph.quantize_embedding_(proto)
     constants = _constants(proto)
     np.testing.assert_array_equal(constants["t_quantized"], [[0, 0], [64, -127]])
     np.testing.assert_allclose(constants["t_scale"], np.array([[1], [2 / 127]]))

@@ -35,7 +35,7 @@ def test_a_teacher_passes_the_default_gates_and_keeps_its_accuracy_in_int8(
     precisions: tuple[Precision, ...] = ("fp32", "int8-dynamic")
     for precision, artifact in exporter(form).export(ours.model, precisions, (16, 32, 64, 128)).items():
         session = engine(exporter(form).ENGINE).load(artifact, threads=1)
-        close = parity.check(ours.model, session, rows[:100], rows[:9], expected=expected[:100])
+        close = parity.check(ours.model, session, rows[:100], rows[:9], expected=list(expected[:100]))
         parity.enforce(close, DEFAULT_GATES[precision], f"{form} {precision}")
         found = np.concatenate([session.run(row[None], np.ones_like(row)[None]) for row in rows])
         assert accuracy(found, gold).value > accuracy(expected, gold).value - 0.007
