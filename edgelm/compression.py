@@ -32,7 +32,7 @@ from edgelm.recipe import Distill, Export, Located, Prune, Recipe
 from edgelm.schema import to_dict
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "compress", "dev", "forget", "info", "plan", "save", "summary"]
+__all__ = ["Compressed", "calibration", "compress", "dev", "forget", "info", "plan", "save", "summary"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -204,6 +204,15 @@ def dev(located: Located, labels: Sequence[str]) -> Dataset:
     """The recipe's dev texts, or the sample that ships with edgelm."""
     name = located.recipe.data.dev
     return data.sample() if name is None else data.read(located.path(name), labels)
+
+
+def calibration(located: Located, compressed: Compressed) -> Rows | None:
+    """Token ids of the texts to calibrate on: the training texts, or else the dev texts; None where there are none."""
+    name = located.recipe.data.train or located.recipe.data.dev
+    if name is None:
+        return None
+    texts = data.read(located.path(name), compressed.model.config.labels).texts
+    return _rows(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
 
 
 def _limit(model: Encoder, wanted: Export | None) -> int:
