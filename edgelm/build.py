@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +12,15 @@ import msgspec
 
 from edgelm import aim, baseline, bundle, devices, recipe
 from edgelm.check import Reference, check
-from edgelm.compression import Compressed, compress, dev, forget, info
+from edgelm.compression import Compressed, calibration, compress, dev, forget, info
 from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
-from edgelm.exporters import Report, Tell, exporter, log
-from edgelm.manifest import Baseline, Device, Manifest, Profile, Variant
+from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, log
+from edgelm.manifest import Baseline, Device, Manifest, Precision, Profile, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
-from edgelm.recipe import Located
+from edgelm.recipe import Export, Located
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]
@@ -33,6 +35,7 @@ def export(compressed: Compressed, located: Located, out: Path, *, progress: Pro
         GateFailed: a variant is outside its gate; nothing is left under ``out``.
         EdgelmError: a converter failed, or the data cannot be used.
     """
+    _wanted(located)
     with bundle.staged(out) as staging:
         return _export(compressed, located, staging, progress)
 
@@ -51,6 +54,7 @@ def build(
     Raises:
         EdgelmError: as in ``compress`` and ``export``.
     """
+    _wanted(located)
     compressed = compress(located, out=out, progress=progress)
     with bundle.staged(out) as staging:
         manifest = _export(compressed, located, staging, progress)
@@ -71,19 +75,19 @@ def example(located: Located, compressed: Compressed) -> str:
 
 
 def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:
-    wanted = located.recipe.export
-    if wanted is None:
-        raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
-    device = devices.load(wanted.device)
+    wanted, device, precisions = _wanted(located)
+    _warn(device, precisions)
+    rows = calibration(located, compressed) if "int8-static" in precisions else None
     texts = dev(located, compressed.model)
     original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
     module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
     variants, files = list[Variant](), dict[str, bytes]()
     for form in wanted.formats or device.formats:
         lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
-        precisions = wanted.precisions or device.precisions
         with progress(f"export {form}", len(precisions)) as advance:
-            artifacts = exporter(form).export(compressed.model, precisions, lengths, tell=_told(advance))
+            artifacts = exporter(form).export(
+                compressed.model, precisions, lengths, calibration=rows, int8=device.int8, tell=_told(advance)
+            )
         for precision, artifact in artifacts.items():
             with progress(f"check {form} {precision}", len(texts.texts)) as advance:
                 variant = check(form, precision, artifact, lengths, module, original, located.recipe, advance)
@@ -94,6 +98,31 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
     entries = {**texts_of_it, "golden.json": _golden(module), **files}
     bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
     return manifest
+
+
+def _wanted(located: Located) -> tuple[Export, Device, tuple[Precision, ...]]:
+    """What to write, for which device, in which precisions.
+
+    Raises:
+        RecipeError: the recipe does not say, or has no texts that one of the precisions needs.
+    """
+    wanted, texts = located.recipe.export, located.recipe.data
+    if wanted is None:
+        raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
+    device = devices.load(wanted.device)
+    precisions = wanted.precisions or device.precisions
+    if "int8-static" in precisions and texts.train is None and texts.dev is None:
+        raise RecipeError(UNCALIBRATED)
+    return wanted, device, precisions
+
+
+def _warn(device: Device, precisions: Sequence[Precision]) -> None:
+    """Say why what was asked for is not to be used on a device; it is written nevertheless."""
+    for avoid in device.avoid:
+        if avoid.precision in precisions:
+            logging.getLogger("edgelm").warning(
+                "%s should not be used on %s: %s", avoid.precision, device.name, avoid.reason
+            )
 
 
 def _told(advance: Advance) -> Tell:

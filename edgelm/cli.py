@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 import typer.core
 
 from edgelm import console, show
 from edgelm.errors import DataError, EdgelmError, MissingExtra
+from edgelm.manifest import Precision
 from edgelm.progress import silent
 
 __all__ = ["app", "main"]
@@ -58,7 +59,8 @@ Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a rep
 Json = Annotated[str | None, Option("--json", metavar="FILE", help="Write one JSON object; - is standard output.")]
 Lengths = Annotated[str | None, Option("--lengths", metavar="N,N", help="Token lengths, with commas between.")]
 ModelName = Annotated[str, Argument(metavar="MODEL", help="A checkpoint folder or a hub id.")]
-PrecisionName = Annotated[str | None, Option("--precision", help="Only this precision: fp32 or int8-dynamic.")]
+PrecisionName = Annotated[str | None, Option("--precision", help="Only this precision.")]
+PrecisionNames = Annotated[list[str] | None, Option("--precision", help=f"{', '.join(get_args(Precision))}.")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
 Threads = Annotated[int | None, Option("--threads", min=1, help="For the engine; physical cores if not given.")]
 
@@ -152,7 +154,7 @@ def export(
     device: Annotated[str, Option("--device", help="The target; edgelm devices lists them.")],
     out: Annotated[Path, Option("--out", metavar="FILE", help="The bundle.")],
     formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
-    precisions: Annotated[list[str] | None, Option("--precision", help="fp32 or int8-dynamic.")] = None,
+    precisions: PrecisionNames = None,
     lengths: Lengths = None,
     pooling: Annotated[str | None, Option("--pooling", help="One vector a text: mean or cls.")] = None,
     normalize: Annotated[bool, Option("--normalize", help="Vectors of length 1.")] = False,

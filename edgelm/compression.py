@@ -33,7 +33,7 @@ from edgelm.schema import to_dict
 from edgelm.tasks import agreement
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "compress", "dev", "forget", "info", "plan", "save", "summary"]
+__all__ = ["Compressed", "calibration", "compress", "dev", "forget", "info", "plan", "save", "summary"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -207,6 +207,17 @@ def dev(located: Located, model: Encoder) -> Dataset:
     if name is None:
         return Dataset(task.sample(data.sample().texts), None)
     return data.examples(located.path(name), task)
+
+
+def calibration(located: Located, compressed: Compressed) -> Rows | None:
+    """Token ids of the texts to calibrate on: the training texts, or else the dev texts; None where there are none."""
+    name = located.recipe.data.train or located.recipe.data.dev
+    if name is None:
+        return None
+    task, pad = task_of(compressed.model), compressed.model.config.pad_token_id
+    texts = data.examples(located.path(name), task)
+    cut = Tokenizer(compressed.tokenizer, max_tokens=compressed.max_tokens, pad_token_id=pad, tell=False)
+    return [window.ids for windows in task.exam(cut, texts.texts, texts.gold).windows for window in windows]
 
 
 def _limit(model: Encoder, wanted: Export | None) -> int:

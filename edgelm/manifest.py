@@ -17,6 +17,7 @@ __all__ = [
     "Device",
     "Figure",
     "Format",
+    "Int8",
     "Machine",
     "Manifest",
     "ModelInfo",
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 Format = Literal["onnx", "tflite"]
-Precision = Literal["fp32", "int8-dynamic"]
+Precision = Literal["fp32", "int8-dynamic", "int8-static"]
+Int8 = Literal["u8s8", "u8s7", "s8s8"]
+"""Types of the activations and weights that ONNX Runtime multiplies; ``s7`` are signed weights within -64 and 64."""
 TaskName = Literal[
     "text-classification", "token-classification", "question-answering", "fill-mask", "feature-extraction"
 ]
@@ -66,6 +69,7 @@ class Device(Strict, frozen=True, kw_only=True):
         precisions: what to write for it.
         threads: what the runtime should use there.
         width_multiple: FFN widths that its kernels like are multiples of this.
+        int8: types of ONNX Runtime's integer products there; those that are exact on every processor if not given.
         avoid: precisions that must not be used, with reasons.
         figures: known figures, each with its source; what is unknown is absent.
     """
@@ -79,6 +83,7 @@ class Device(Strict, frozen=True, kw_only=True):
     precisions: tuple[Precision, ...]
     threads: Annotated[int, Meta(ge=1)]
     width_multiple: Annotated[int, Meta(ge=1)]
+    int8: Int8 = "u8s7"
     avoid: tuple[Avoid, ...] = ()
     figures: tuple[Figure, ...] = ()
 

@@ -19,8 +19,9 @@ from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out
-from edgelm.manifest import Precision
+from edgelm.manifest import Int8, Precision
 from edgelm.model import Encoder
+from edgelm.runtimes import Ids
 
 _NOISY = ("torchao", "torch.utils._pytree")
 os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
@@ -35,13 +36,19 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
 
 
 def export(
-    model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+    model: Encoder,
+    precisions: Sequence[Precision],
+    lengths: Sequence[int],
+    *,
+    calibration: Sequence[Ids] | None = None,
+    int8: Int8 = "u8s7",
+    tell: Tell = log,
 ) -> dict[Precision, bytes]:
     """Write a model as TFLite in each precision; see ``edgelm.exporters.Exporter``.
 
-    There is one signature for each of ``lengths``.
+    There is one signature for each of ``lengths``. Integer products are of signed bytes, whatever ``int8`` says.
     """
-    check_request("tflite", PRECISIONS, model, precisions, lengths)
+    check_request("tflite", PRECISIONS, model, precisions, lengths, calibration)
     started = time.perf_counter()
     exported = _converted(model, lengths)
     artifacts = dict[Precision, bytes]()

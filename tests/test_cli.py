@@ -237,6 +237,13 @@ class TestBadInput:
         done = edgelm("export", place / "checkpoint", "--device", "rasberry-pi-5", "--out", tmp_path / "x.edgelm")
         refused(done, "raspberry-pi-5")
 
+    def test_nothing_to_calibrate_on(self, place: Path, tmp_path: Path) -> None:
+        asked = ["export", place / "checkpoint", "--device", "generic-x86_64", "--out", tmp_path / "x.edgelm"]
+        asked += ["--precision", "int8-static"]
+        refused(edgelm(*asked), "int8-static is calibrated on real texts", "--data FILE")
+        refused(edgelm(*asked, "--format", "onnx", "--data", place / "dev.jsonl"), "16 different ones or more, found 8")
+        assert list(tmp_path.iterdir()) == []
+
     @pytest.mark.parametrize("option", ["--out", "--json"])
     def test_an_output_folder_that_is_not_there(self, option: str, place: Path, tmp_path: Path) -> None:
         outputs = {"--out": tmp_path / "x.edgelm", "--json": tmp_path / "x.json"} | {option: tmp_path / "no" / "x"}
