@@ -87,7 +87,7 @@ def test_too_few_texts_are_refused_however_often_they_are_repeated() -> None:
 def test_texts_that_all_mean_the_same_are_refused() -> None:
     model = tiny.encoder()
     with torch.no_grad():
-        model.classifier.weight.zero_()
-        model.classifier.bias.zero_()
+        model.get_parameter("head.classifier.weight").zero_()
+        model.get_parameter("head.classifier.bias").zero_()
     with pytest.raises(DataError, match="says the same of all"):
         calibrate(model, texts(20))
