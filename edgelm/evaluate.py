@@ -81,7 +81,7 @@ def evaluate_bundle(
     results = []
     for variant in choose(manifest, [engine] if engine else None, [precision] if precision else None):
         chosen = {"engine": variant.engine, "precision": variant.precision}
-        with load(path, device="cpu", threads=threads, **chosen) as model:
+        with load(path, device="cpu", threads=threads, engine=variant.engine, precision=variant.precision) as model:
             score = evaluate(model.logits, dataset, name=f"eval {' '.join(chosen.values())}", progress=progress)
         results.append(chosen | to_dict(score))
     return results
