@@ -17,7 +17,7 @@ from edgelm.manifest import Device, Machine
 
 __all__ = ["cores", "detect", "machine"]
 
-_PACKAGES = ("edgelm", "numpy", "onnxruntime", "ai-edge-litert", "tokenizers", "torch")
+_PACKAGES = ("edgelm", "numpy", "onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tokenizers", "torch")
 
 
 @cache

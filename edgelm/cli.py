@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import sys
@@ -52,7 +53,9 @@ app = typer.Typer(
 )
 
 Argument, Option = typer.Argument, typer.Option
+AllowCpuOps = Annotated[bool, Option("--allow-cpu-ops", help="Let the CPU compute what the device cannot.")]
 BundlePath = Annotated[Path, Argument(metavar="BUNDLE", help="A .edgelm file.")]
+DeviceName = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, tensorrt, openvino, …")]
 DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines, as the task has them.")]
 EngineName = Annotated[str | None, Option("--engine", help="Only this engine: onnxruntime or litert.")]
 Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a report for a browser.")]
@@ -192,10 +195,11 @@ def export(
 def run(
     bundle: BundlePath,
     texts: Annotated[list[str] | None, Argument(metavar="[TEXT]...", help="Lines of standard input if none.")] = None,
-    device: Annotated[str, Option("--device", help="auto or cpu.")] = "auto",
+    device: DeviceName = "auto",
     engine: EngineName = None,
     precision: PrecisionName = None,
     threads: Threads = None,
+    allow_cpu_ops: AllowCpuOps = False,
     top_k: Annotated[int | None, Option("--top-k", min=1, help="This many answers a text, best first.")] = None,
     context: Annotated[str | None, Option("--context", metavar="TEXT", help="Where answers to questions are.")] = None,
     aggregation: Annotated[
@@ -210,7 +214,8 @@ def run(
     lines = list(texts) if texts else list(_stdin_lines())
     inputs = lines if context is None else [{"question": line, "context": context} for line in lines]
     options = {"top_k": top_k, "aggregation_strategy": aggregation}
-    with edgelm.load(bundle, device=device, engine=engine, precision=precision, threads=threads) as model:
+    narrowed = functools.partial(edgelm.load, engine=engine, precision=precision, threads=threads)
+    with narrowed(bundle, device=device, allow_cpu_ops=allow_cpu_ops) as model:
         found = model(inputs, **{name: value for name, value in options.items() if value is not None})
         facts = model.explain()
     if explain:
@@ -292,6 +297,26 @@ def inspect(bundle: BundlePath, json_out: Json = None) -> None:
 
 
 @app.command()
+def verify(
+    bundle: BundlePath,
+    device: DeviceName = "auto",
+    threads: Threads = None,
+    json_out: Json = None,
+) -> None:
+    """Hashes, and golden outputs of every variant on this machine."""
+    from edgelm.predictor import place
+    from edgelm.verify import verify as check
+
+    _check_outputs(json_out)
+    found = check(bundle, threads=threads, where=place(device), progress=console.progress)
+    if json_out != "-":
+        show.verified(found)
+    _emit(json_out, "verify", found)
+    if not found["ok"]:
+        _failed(f"{bundle}: not as it should be on this machine", 1)
+
+
+@app.command()
 def devices(
     name: Annotated[str | None, Argument(metavar="[NAME]", help="One of them, in full.")] = None, json_out: Json = None
 ) -> None:
@@ -308,10 +333,17 @@ def devices(
 
 
 @app.command()
-def doctor(json_out: Json = None) -> None:
+def doctor(
+    clear_cache: Annotated[bool, Option("--clear-cache", help="Forget what was measured here.")] = False,
+    json_out: Json = None,
+) -> None:
     """What this machine has and lacks."""
     from edgelm.doctor import examine
 
+    if clear_cache:
+        from edgelm.runtimes.cache import clear
+
+        console.err.print(f"forgot {clear()} files")
     found = examine()
     if json_out != "-":
         show.doctor(found)

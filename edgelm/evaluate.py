@@ -85,7 +85,7 @@ def evaluate_bundle(
     manifest, results, dataset = Bundle(path).manifest, list[dict[str, Any]](), None
     for variant in choose(manifest, [engine] if engine else None, [precision] if precision else None):
         chosen = {"engine": variant.engine, "precision": variant.precision}
-        with load(path, device="cpu", threads=threads, **chosen) as model:
+        with load(path, device="cpu", threads=threads, engine=variant.engine, precision=variant.precision) as model:
             dataset = dataset or examples(data, model.task)
             name = f"eval {' '.join(chosen.values())}"
             scores = evaluate(model.run, model.task, model.tokenizer, dataset, name=name, progress=progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,14 +16,15 @@ from edgelm.bundle import Bundle
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, DeviceUnavailable
 from edgelm.manifest import Manifest, Variant
-from edgelm.runtimes import Logits, Session
+from edgelm.runtimes import Logits, Session, selftest
 from edgelm.runtimes.choose import able, fastest
+from edgelm.runtimes.place import CPU, Place, parse
 from edgelm.tasks import check_options
 from edgelm.text import Tokenizer, Window
 
-__all__ = ["Model", "check_device", "load"]
+__all__ = ["Model", "check_device", "load", "place"]
 
-DEVICES = ("auto", "cpu")
+_log = logging.getLogger("edgelm")
 
 
 def load(
@@ -31,35 +34,85 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    allow_cpu_ops: bool = False,
 ) -> Model:
     """Load a bundle to run on this machine.
 
+    The first time a variant is loaded on a machine, the bundle's golden inputs are run through it.
+
     Args:
         path: the ``.edgelm`` file.
-        device: ``auto`` takes the variant that is fastest here, as measured; in this version that is always one on
-            the CPU, and ``cpu`` says the same.
+        device: ``auto`` takes the variant that is fastest here on the CPU, as measured. Any other is what runs, or it
+            raises: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``coreml``, ``directml``, ``xnnpack``
+            (LiteRT), ``qnn``.
         engine: only this one, such as ``onnxruntime`` or ``litert``.
         precision: only this one, such as ``int8-dynamic``.
         threads: for the engine; the physical cores that this process may use when not given.
+        allow_cpu_ops: let the CPU compute what the device cannot.
 
     Raises:
         BundleError: the bundle cannot be read.
+        DataError: ``threads`` is less than 1.
         DeviceUnavailable: what was asked for would not really be used here.
+        SelfTestFailed: the variant computes something else here than where it was built.
     """
-    check_device(device)
+    asked = place(device, allow_cpu_ops=allow_cpu_ops)
     if threads is not None and threads < 1:
         raise DataError(f"threads: expected at least 1, found {threads}")
     bundle, threads = Bundle(path), threads or cores()
-    variants = able(bundle.manifest, engine, precision)
+    variants = able(bundle.manifest, engine, precision, asked.device)
+    verdicts: dict[Variant, dict[str, Any]] = {}
 
-    def opened(variant: Variant) -> Session:
-        return runtimes.engine(variant.engine).load(bundle.read(variant.file), threads=threads)
+    def read(variant: Variant) -> bytes:
+        return bundle.read(variant.file)
 
+    def start(variant: Variant, artifact: bytes) -> Session:
+        session = runtimes.engine(variant.engine).load(artifact, threads=threads, place=asked)
+        try:
+            verdicts[variant] = _tested(bundle, variant, session, threads, asked)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    why: dict[str, Any]
     if len(variants) == 1:
-        return Model(bundle.manifest, bundle.tokenizer, variants[0], opened(variants[0]), {"chosen": "the only one"})
-    choice = fastest(variants, opened, threads=threads, vocab=bundle.manifest.model.vocab)
-    why = {"chosen": "fastest measured here", "medians_ms": choice.medians_ms, "measured_earlier": choice.cached}
-    return Model(bundle.manifest, bundle.tokenizer, choice.variant, opened(choice.variant), why)
+        variant, why = variants[0], {"chosen": "the only one"}
+        session = start(variant, read(variant))
+    else:
+        vocab = bundle.manifest.model.vocab
+        choice = fastest(variants, read, start, bundle=bundle.path.name, threads=threads, vocab=vocab, place=asked)
+        variant, session = choice.variant, choice.session
+        why = {"chosen": "fastest measured here", "medians_ms": choice.medians_ms, "measured_earlier": choice.cached}
+        why["left_out"] = choice.left_out
+    return Model(bundle.manifest, bundle.tokenizer, variant, session, {**why, "self_test": verdicts[variant]})
+
+
+def place(device: str, *, allow_cpu_ops: bool = False) -> Place:
+    """Where to run, from a device's name; ``auto`` is the CPU.
+
+    Raises:
+        DeviceUnavailable: there is no device of this name.
+    """
+    others = [runtimes.engine(name).DEVICES for name in runtimes.names() if name not in runtimes.ENGINES]
+    asked = parse(device, allow_cpu_ops=allow_cpu_ops, others=tuple(name for devices in others for name in devices))
+    return CPU if asked.device == "auto" else asked
+
+
+def _tested(bundle: Bundle, variant: Variant, session: Session, threads: int, where: Place) -> dict[str, Any]:
+    """What the self-test says, for ``explain``."""
+    if selftest.ENTRY not in bundle.downloads:
+        _log.warning("%s: holds no %s, so %s is not tested here", bundle.path, selftest.ENTRY, variant.file)
+        return {"passed": None}
+    read = partial(bundle.read, selftest.ENTRY)
+    verdict, earlier = selftest.tested(variant, session, read, threads=threads, place=where)
+    return {
+        "passed": verdict.passed,
+        "rows": verdict.rows,
+        "difference": verdict.difference,
+        "bound": verdict.bound,
+        "tested_earlier": earlier,
+    }
 
 
 class Model:
@@ -152,7 +205,7 @@ class Model:
         return output
 
     def explain(self) -> dict[str, Any]:
-        """What runs: engine, version, provider, threads, signatures, artifact, and why it was chosen."""
+        """What runs: engine, device, provider, threads, signatures, nodes, artifact, self-test, and why this one."""
         return {
             **self._session.explain(),
             "precision": self.variant.precision,
@@ -175,13 +228,13 @@ class Model:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that would not really be used.
+    """Refuse a device that ``edgelm profile`` does not measure on.
 
     Raises:
-        DeviceUnavailable: it is neither ``auto`` nor ``cpu``, which are what the engines of this version run on.
+        DeviceUnavailable: it is neither ``auto`` nor ``cpu``, or there is none of that name.
     """
-    if device not in DEVICES:
+    if place(device).device != "cpu":
         raise DeviceUnavailable(
-            f"device '{device}' would not really be used: this version of edgelm runs on the CPU alone; "
+            f"device '{device}' would not really be used: edgelm profile measures on the CPU; "
             "ask for device 'cpu' or 'auto'"
         )

@@ -32,6 +32,7 @@ __all__ = [
     "profile_json",
     "profiled",
     "scores",
+    "verified",
 ]
 
 
@@ -220,7 +221,8 @@ def device(one: Device) -> None:
 
 def doctor(found: dict[str, Any]) -> None:
     """What this machine has and lacks, with the line that mends it."""
-    machine = found["machine"]
+    machine, cache = found["machine"], found["cache"]
+    writable = "writable" if cache["writable"] else "NOT writable"
     _facts(
         [
             ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['arch']}, {machine['system']}"),
@@ -228,13 +230,32 @@ def doctor(found: dict[str, Any]) -> None:
             ("device", found["device"] or "no profile fits: give --device by name"),
             ("memory", f"{table.size(found['memory_free_bytes'])} free of {table.size(machine['memory_bytes'])}"),
             ("disk", f"{table.size(found['disk_free_bytes'])} free here"),
-            ("cache", f"{found['cache']['folder']}, {'writable' if found['cache']['writable'] else 'NOT writable'}"),
+            ("cache", f"{cache['folder']}, {writable}, {cache['files']} files"),
         ]
     )
     engines = [(e["engine"], e["version"] or table.NONE, e["cure"] or "ready") for e in found["engines"]]
     console.out.print(console.table("", ("engine", "version", "state"), engines))
     extras = [(e["extra"], "installed" if e["installed"] else f"missing: {e['install']}") for e in found["extras"]]
     console.out.print(console.table("", ("extra", "state"), extras))
+    fastest = [(one["bundle"], one["variant"], one["device"], str(one["threads"])) for one in cache["fastest"]]
+    if fastest:
+        console.out.print(console.table("", ("bundle", "fastest here", "device", "threads"), fastest))
+
+
+def verified(found: dict[str, Any]) -> None:
+    """The state of each variant, and what is damaged."""
+    rows = []
+    for one in found["variants"]:
+        ran = "difference" in one
+        figures = (f"{one['difference']:.2g}", f"{one['bound']:.2g}", f"{one['ms']:.0f}") if ran else (table.NONE,) * 3
+        rows.append((one["engine"], one["precision"], one["state"], *figures))
+    columns = ("engine", "precision", "state", "difference", "at most", "ms")
+    console.out.print(console.table("", columns, rows))
+    for one in [*found["entries"], *found["variants"]]:
+        if one["problem"]:
+            console.err.print(f"[yellow]note:[/yellow] {one['problem']}", soft_wrap=True)
+    damaged = sum(one["problem"] is not None for one in found["entries"])
+    console.out.print(f"{len(found['entries'])} entries, {damaged or 'none'} damaged")
 
 
 def _or_none(value: float | None, form: str) -> str:

@@ -21,7 +21,7 @@ FLOORS = [
     {"edgelm.text", "edgelm.tasks", "edgelm.bundle"},
     {"edgelm.devices"},
     {"edgelm.runtimes"},
-    {"edgelm.predictor", "edgelm.doctor"},
+    {"edgelm.predictor", "edgelm.verify", "edgelm.doctor"},
     {"edgelm.profile"},
     {"edgelm.heads", "edgelm.data"},
     {"edgelm.model"},

@@ -23,7 +23,7 @@ from edgelm.devices.machine import machine
 from edgelm.errors import RecipeError
 from edgelm.manifest import Machine, Precision
 from edgelm.model import EncoderConfig
-from edgelm.runtimes.choose import cache_folder
+from edgelm.runtimes.cache import cache_folder
 from edgelm.schema import Strict, decode, encode
 
 __all__ = ["Fixed", "Kind", "Point", "Subject", "Table", "cached", "keep", "position_rows", "read", "sublayers"]
