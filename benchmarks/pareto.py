@@ -158,10 +158,12 @@ def _ablation(result: dict[str, Any]) -> tuple[str, ...]:
         for how, words in HOW.items()
         for value in _accuracies(rows, "surgeon", fitted=True, how=how)
     ]
+    values = {how: next(_accuracies(rows, "surgeon", fitted=True, how=how), 0.0) for how in HOW}
     kinds = (
         "Surgeon, fitted, and as many steps of other kinds:",
         "",
         markdown(Table("", ("distillation", "accuracy"), tuple(others))),
+        *(("Pruning in two steps is worse than at once; edgelm does not do it.", "") if _at_once(values) else ()),
     )
     return (
         "## Which part buys what",
@@ -175,6 +177,10 @@ def _ablation(result: dict[str, Any]) -> tuple[str, ...]:
         "",
         *(kinds if len(others) > 1 else ()),
     )
+
+
+def _at_once(values: dict[str, float]) -> bool:
+    return 0 < values["gradual"] < values["states"]
 
 
 def _or_none(values: Iterator[float]) -> str:
