@@ -14,11 +14,12 @@ from edgelm.compression import Compressed, compress, dev, forget, info
 from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
 from edgelm.exporters import Report, Tell, exporter, log
-from edgelm.manifest import Baseline, Device, Manifest, Profile, Variant
+from edgelm.manifest import Baseline, Device, Manifest, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Located
+from edgelm.runs import Profile
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]

@@ -14,9 +14,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from edgelm.manifest import Manifest, Profile, Run
+from edgelm.manifest import Manifest
 from edgelm.profile import stats
 from edgelm.profile.table import ORIGINAL
+from edgelm.runs import Profile, Run
 
 __all__ = ["Series", "distribution", "latency", "series"]
 

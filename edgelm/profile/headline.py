@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edgelm.manifest import Manifest, Profile, Run, Variant
+from edgelm.manifest import Manifest, Variant
 from edgelm.profile import stats, table
+from edgelm.runs import Profile, Run
 
 __all__ = ["Card", "cards", "fastest"]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from edgelm.bundle import staged
 from edgelm.errors import MissingExtra
-from edgelm.manifest import Manifest, Profile
+from edgelm.manifest import Manifest
 from edgelm.profile import headline, table
+from edgelm.profile.doubts import doubts
+from edgelm.runs import Profile
 
 try:
     import jinja2
@@ -62,7 +64,7 @@ def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *
         charts=_charts(manifest, profile, tokens),
         series=charts.series(manifest),
         size=table.size,
-        warnings=table.warnings(profile),
+        warnings=doubts(profile),
         gigabytes=round(profile.machine.memory_bytes / 2**30, 1),
     )
 

@@ -6,8 +6,8 @@ import sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgelm.manifest import Run
 from edgelm.profile import stats
+from edgelm.runs import Run
 
 MS = 1_000_000
 samples = st.lists(st.integers(1, 10**10), min_size=1, max_size=200)
@@ -74,6 +74,7 @@ def test_scatter_of_a_tenth_of_the_mean_is_unstable(spread: float, expected: boo
 def test_a_row_has_the_keys_of_the_command_line() -> None:
     times = [index * MS for index in range(1, 101)]
     assert stats.row(run_of(times)) == {
+        "scenario": "quick",
         "engine": "litert",
         "precision": "fp32",
         "tokens": 16,
@@ -82,6 +83,8 @@ def test_a_row_has_the_keys_of_the_command_line() -> None:
         "p50_ms": 50.0,
         "p90_ms": 90.0,
         "p99_ms": 99.0,
+        "mean_ms": 50.5,
+        "stdev_ms": pytest.approx(np.std(range(1, 101), ddof=1)),
         "n": 100,
         "peak_rss_bytes": 5,
     }
