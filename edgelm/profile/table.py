@@ -16,6 +16,7 @@ __all__ = [
     "TIMES",
     "Table",
     "latency",
+    "length_words",
     "markdown",
     "milliseconds",
     "overview",
@@ -81,7 +82,7 @@ def overview(manifest: Manifest, profile: Profile, downloads: Mapping[str, int],
     rows = tuple((*row[:2], *own, *row[2:]) for row, own in zip(three, cells, strict=True))
     metric = base.score.metric if base.score else "score"
     columns = ("engine", "precision", "agreement", metric, "p50 ms", "p90 ms", "faster", *SIZES)
-    return Table(f"{tokens} tokens", columns, rows)
+    return Table(length_words(tokens), columns, rows)
 
 
 def sizes(
@@ -151,6 +152,11 @@ def reference_length(profile: Profile) -> int:
     """The length whose latency stands for the others: 32 tokens if it was measured, else the middle one; 0 of none."""
     lengths = sorted({run.tokens for run in profile.runs})
     return 32 if 32 in lengths else lengths[len(lengths) // 2] if lengths else 0
+
+
+def length_words(tokens: int) -> str:
+    """A length as people say it: 0 stands for lengths that differ."""
+    return f"{tokens} tokens" if tokens else "lengths as drawn"
 
 
 def markdown(table: Table) -> str:

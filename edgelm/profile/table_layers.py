@@ -26,8 +26,8 @@ def roofline(peak: Peak) -> str:
     fp32, int8, moved = peak.fp32_macs / 1e9, peak.int8_macs / 1e9, peak.bytes / 1e9
     threads = f"{peak.threads} thread{'s' if peak.threads > 1 else ''}"
     return (
-        f"The roof: {fp32:.3g} GMAC/s in fp32 and {int8:.3g} in int8, measured on matrices of 1024 by "
-        f"1024 with ONNX Runtime, and {moved:.3g} GB/s by a copy, with {threads}."
+        f"The roof: {fp32:.3g} GMAC/s in fp32 and {int8:.3g} in int8, measured on matrices of 512 by "
+        f"512 with ONNX Runtime, and {moved:.3g} GB/s by a copy, with {threads}."
     )
 
 
