@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -67,22 +68,27 @@ def compare_json(found: Comparison, failed: Sequence[tuple[Change, Limit]]) -> d
         "failed": [{"limit": str(limit), **_change(one)} for one, limit in failed],
         "only_before": list(found.only_before),
         "only_after": list(found.only_after),
+        "notes": list(found.notes),
     }
 
 
 def compared(found: Comparison) -> None:
-    """Every metric of what both have: before, after, the change with its 95 % interval, the verdict."""
-    rows = []
-    for one in found.changes:
-        form = table.size if one.metric == "peak_rss" else table.milliseconds
-        values = (form(int(value) if one.metric == "peak_rss" else value) for value in (one.before, one.after))  # type: ignore[arg-type]
-        where = str(one.tokens or "drawn")
-        rows.append((f"{one.engine} {one.precision}", one.metric, where, *values, change(one.factor), one.verdict))
-    columns = ("variant", "metric", "tokens", "before", "after", "change, 95 %", "verdict")
-    _print(table.Table("milliseconds; peak_rss is memory", columns, tuple(rows)))
+    """Every metric of what both have: the verdict, before, after, the change with its 95 % interval."""
+    for name, group in itertools.groupby(found.changes, key=lambda one: one.run):
+        rows = tuple((one.metric, one.verdict, *_values(one), *change(one.factor).split(" %, ")) for one in group)
+        _print(table.Table(name, ("metric", "verdict", "before", "after", "change, %", "95 %"), rows))
     for words, names in (("before", found.only_before), ("after", found.only_after)):
         if names:
             console.err.print(f"only in the profile {words}: {'; '.join(names)}", markup=False)
+    for text in found.notes:
+        console.err.print(f"[yellow]note:[/yellow] {text}")
+
+
+def _values(one: Change) -> tuple[str, str]:
+    """Before and after, of latencies in milliseconds."""
+    if one.metric == "peak_rss":
+        return table.size(int(one.before)), table.size(int(one.after))
+    return f"{table.milliseconds(one.before)} ms", f"{table.milliseconds(one.after)} ms"
 
 
 def _deeper(profile: Profile) -> None:

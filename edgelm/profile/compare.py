@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from edgelm.devices.machine import fingerprint
 from edgelm.errors import DataError
 from edgelm.profile import bootstrap
 from edgelm.profile.bootstrap import Interval
+from edgelm.profile.doubts import causes
 from edgelm.runs import Profile, Run
 
 __all__ = ["METRICS", "NOISE", "Change", "Comparison", "Limit", "broken", "compare", "limit", "told"]
@@ -53,14 +54,27 @@ class Change:
     factor: Interval
     verdict: Literal["noise", "worse", "better"]
 
+    @property
+    def run(self) -> str:
+        """What was run, in words."""
+        return _name((self.engine, self.precision, self.tokens))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What two profiles have in common, and what only one of them has, as ``engine precision, tokens``."""
+    """Two profiles against each other.
+
+    Attributes:
+        changes: of what both have.
+        only_before: what only the first has, as ``engine precision, tokens``.
+        only_after: what only the second has.
+        notes: what disturbed one of them, and so may be what changed.
+    """
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ def compare(before: Profile, after: Profile, *, across_machines: bool = False) -
         changes=tuple(change for key in common for change in _changes(first[key], second[key])),
         only_before=tuple(_name(key) for key in first if key not in second),
         only_after=tuple(_name(key) for key in second if key not in first),
+        notes=(*_notes("before", before.runs), *_notes("after", after.runs)),
     )
 
 
@@ -129,7 +144,7 @@ def broken(changes: Iterable[Change], limits: Sequence[Limit]) -> list[tuple[Cha
 def told(failed: Sequence[tuple[Change, Limit]]) -> str:
     """What is too much, in one line."""
     return "; ".join(
-        f"{change.metric} of {_name((change.engine, change.precision, change.tokens))} is worse by "
+        f"{change.metric} of {change.run} is worse by "
         f"{(change.factor.value - 1) * 100:.1f} %, allowed were {one.percent:g} %"
         for change, one in failed
     )
@@ -140,6 +155,13 @@ _Key = tuple[str, str, int]
 
 def _keyed(runs: Iterable[Run]) -> dict[_Key, Run]:
     return {(run.engine, run.precision, run.tokens): run for run in runs if run.samples_ns}
+
+
+def _notes(which: str, runs: Iterable[Run]) -> Iterator[str]:
+    """What interfered with a profile, each cause once."""
+    found = dict.fromkeys(cause for run in runs for cause in causes(run.before, run.after))
+    if found:
+        yield f"While the profile {which} was measured, {', and '.join(found)}: the same may not be true of the other."
 
 
 def _check_machines(before: Profile, after: Profile, across: bool) -> None:

@@ -87,7 +87,7 @@ def summarize(run: Run) -> Summary:
         high=median.high,
         mean=float(samples.mean()),
         stdev=_stdev(samples),
-        mad=float(np.median(np.abs(samples - np.median(samples)))),
+        mad=_mad(samples),
     )
 
 
@@ -137,6 +137,7 @@ def row(run: Run) -> dict[str, Any]:
         "p99_ms": percentile_ms(run.samples_ns, 99),
         "mean_ms": float(samples.mean()),
         "stdev_ms": _stdev(samples),
+        "mad_ms": _mad(samples),
         "n": len(run.samples_ns),
         "peak_rss_bytes": run.peak_rss_bytes,
     }
@@ -145,6 +146,11 @@ def row(run: Run) -> dict[str, Any]:
 def _array(samples_ns: Sequence[int]) -> NDArray[np.float64]:
     """Samples as float64, shape (n,), in nanoseconds."""
     return np.asarray(samples_ns, dtype=np.float64)
+
+
+def _mad(samples: NDArray[np.float64]) -> float:
+    """Median absolute deviation from the median."""
+    return float(np.median(np.abs(samples - np.median(samples))))
 
 
 def _stdev(samples: NDArray[np.float64]) -> float:

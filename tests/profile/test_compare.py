@@ -8,7 +8,7 @@ import sample
 from edgelm.errors import DataError
 from edgelm.profile import bootstrap
 from edgelm.profile.compare import NOISE, Change, broken, compare, limit, told
-from edgelm.runs import Profile, Run
+from edgelm.runs import Conditions, Profile, Run
 
 TEMPLATE = sample.run("litert", "int8-dynamic", 32, (1,), 50_000_000)
 
@@ -105,6 +105,18 @@ def test_another_machine_is_refused_unless_it_is_meant() -> None:
     with pytest.raises(DataError, match=r"different machines: Intel.* and Cortex-A76.*--across-machines"):
         compare(before, after)
     assert compare(before, after, across_machines=True).changes[0].verdict == "worse"
+
+
+def test_what_disturbed_one_of_them_is_told() -> None:
+    busy = msgspec.structs.replace(
+        measured(1, 2.0).runs[0],
+        before=Conditions(clock_s=0, busy_s=0, own_s=0),
+        after=Conditions(clock_s=10, busy_s=25, own_s=10),
+    )
+    assert compare(measured(1, 2.0), of(busy)).notes == (
+        "While the profile after was measured, other programs used 1.5 cores: the same may not be true of the other.",
+    )
+    assert compare(measured(1, 2.0), measured(2, 2.0)).notes == ()
 
 
 def test_another_version_of_an_engine_is_the_same_machine() -> None:
