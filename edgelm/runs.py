@@ -153,6 +153,7 @@ class Run(Strict, frozen=True, kw_only=True):
         ops: where a request spends its time, if it was asked for.
         energy: of a request, if it was measured.
         verdict: of MLPerf's load generator, where it made the requests: ``VALID``, or ``INVALID`` with its reasons.
+        loadgen_ns: the percentile that its scenario is judged by, by its own clock.
     """
 
     engine: str
@@ -174,6 +175,7 @@ class Run(Strict, frozen=True, kw_only=True):
     ops: tuple[Op, ...] = ()
     energy: Energy | None = None
     verdict: str = ""
+    loadgen_ns: int | None = None
 
     @property
     def name(self) -> str:

@@ -108,7 +108,12 @@ def _run(run: Run, peak: Peak | None) -> dict[str, Any]:
     known = {"before": to_dict(run.before), "after": to_dict(run.after)}
     more: dict[str, Any] = {"fresh": to_dict(run.fresh) if run.fresh else None, "provider": run.provider}
     if run.scenario != "quick":
-        more |= {"a_second": throughput(run), "verdict": run.verdict or None, "at_ns": list(run.at_ns)}
+        more |= {
+            "a_second": throughput(run),
+            "verdict": run.verdict or None,
+            "loadgen_ns": run.loadgen_ns,
+            "at_ns": list(run.at_ns),
+        }
     if run.ops:
         more |= {"layers": [asdict(one) for one in by_layer(run, peak)], "ops": [to_dict(op) for op in run.ops]}
     if run.energy:

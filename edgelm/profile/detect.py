@@ -98,8 +98,9 @@ def _told(root: Path) -> Iterator[Figure]:
         kind, level = (cpu.read(folder / name).strip() for name in ("type", "level"))
         size = _SIZE.fullmatch(cpu.read(folder / "size").strip())
         if size and kind != "Instruction":
-            unit = {"K": "KB", "M": "MB"}[size[2]]
-            yield Figure(name=f"L{level} cache, {kind.lower()}", value=int(size[1]), unit=unit, source=source)
+            count = int(size[1]) * (1024 if size[2] == "M" else 1)
+            value, unit = (count // 1024, "MB") if count % 1024 == 0 else (count, "KB")
+            yield Figure(name=f"L{level} cache, {kind.lower()}", value=value, unit=unit, source=source)
 
 
 def _measured(found: Peak) -> Iterator[Figure]:

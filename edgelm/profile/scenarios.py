@@ -123,4 +123,5 @@ def _run(
         before=before,
         after=now(),
         verdict=outcome.verdict,
+        loadgen_ns=outcome.loadgen_ns,
     )

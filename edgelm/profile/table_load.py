@@ -20,7 +20,9 @@ def scenarios(profile: Profile) -> Table:
         rate = throughput(run)
         times = (milliseconds(stats.percentile_ms(run.samples_ns, percent)) for percent in stats.PERCENTILES)
         lengths = str(run.tokens) if run.tokens else f"{min(run.lengths)}-{max(run.lengths)}"
-        told = (str(len(run.samples_ns)), f"{rate:.4g}" if rate else NONE, run.verdict.split(" ")[0] or NONE)
+        judged = f" {milliseconds(run.loadgen_ns / 1e6)}" if run.loadgen_ns else ""
+        verdict = run.verdict.split(" ")[0].lower() + judged
+        told = (str(len(run.samples_ns)), f"{rate:.4g}" if rate else NONE, verdict or NONE)
         rows.append((run.engine, run.precision, lengths, *times, *told))
     kinds = ", ".join(sorted({run.scenario for run in profile.runs}))
     columns = ("engine", "precision", "tokens", "p50 ms", "p90 ms", "p99 ms", "n", "a second", "LoadGen")

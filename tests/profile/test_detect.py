@@ -22,13 +22,15 @@ def cache(root: Path, index: int, level: int, kind: str, size: str) -> None:
 def test_a_machine_is_described_by_what_it_says_and_what_was_measured(tmp_path: Path) -> None:
     cache(tmp_path, 0, 1, "Data", "48K")
     cache(tmp_path, 1, 1, "Instruction", "32K")
-    cache(tmp_path, 2, 2, "Unified", "2M")
+    cache(tmp_path, 2, 2, "Unified", "2048K")
+    cache(tmp_path, 3, 3, "Unified", "32M")
     found = detect.described("mine", found=PEAK, root=tmp_path)
     assert (found.name, found.arch, found.isa, found.threads) == ("mine", machine().arch, machine().isa, cores())
     assert {figure.name: (figure.value, figure.unit) for figure in found.figures} == {
         "usable cores": (cores(), "cores"),
         "L1 cache, data": (48, "KB"),
         "L2 cache, unified": (2, "MB"),
+        "L3 cache, unified": (32, "MB"),
         "fp32 matrix product": (123, "GMAC/s"),
         "int8 matrix product": (988, "GMAC/s"),
         "memory bandwidth": (20.6, "GB/s"),

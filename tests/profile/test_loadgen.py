@@ -48,6 +48,8 @@ def test_single_stream_goes_on_until_the_count_and_one_request_follows_the_other
     assert np.all(np.array(found.at_ns[1:]) >= ends[:-1])
     assert found.at_ns[0] == 0
     assert found.verdict == "VALID"
+    assert found.loadgen_ns is not None  # its p90 counts from earlier to later than we do, about the same requests
+    assert found.loadgen_ns >= np.percentile(found.samples_ns, 80, method="inverted_cdf")
 
 
 def test_single_stream_goes_on_until_the_time() -> None:
@@ -62,6 +64,7 @@ def test_offline_sends_everything_at_once() -> None:
     found = generate(requests.all, load("offline", 64, rate=100))
     assert len(found.rows) >= 64
     assert set(found.at_ns) == {0}
+    assert found.loadgen_ns is None
     assert list(found.samples_ns) == sorted(found.samples_ns)
 
 
@@ -69,6 +72,8 @@ def test_server_sends_at_random_at_the_rate_asked_for_and_does_not_wait_for_answ
     requests = Requests(3, takes_s=0.004)
     found = generate(requests.all, load("server", 200, rate=200))
     assert len(found.rows) >= 200
+    assert found.loadgen_ns is not None
+    assert found.loadgen_ns >= 4e6  # no answer takes less
     gaps = np.diff(found.at_ns)
     assert np.all(gaps >= 0)
     waited = np.array(found.at_ns[1:]) < np.array(found.at_ns[:-1]) + np.array(found.samples_ns[:-1])

@@ -44,7 +44,9 @@ class Fake:
         self.seen.clear()
         for row in (2, 0, 1, 1):
             requests[row]()
-        return Outcome(rows=(2, 0, 1, 1), at_ns=(0, 10, 20, 30), samples_ns=(5, 6, 7, 970), verdict="VALID")
+        return Outcome(
+            rows=(2, 0, 1, 1), at_ns=(0, 10, 20, 30), samples_ns=(5, 6, 7, 970), verdict="VALID", loadgen_ns=9
+        )
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ def test_each_variant_is_measured_alone_with_the_lengths_that_were_drawn(fake: F
             "fake",
         )
         assert run.before.at is not None
+        assert run.loadgen_ns == 9
     assert fake.seen == [("litert int8-dynamic", (1, length)) for length in (16, 4, 9, 9)]
     assert {(one.min_seconds, one.min_count) for one in fake.loads} == {(60.0, 1024)}
 
