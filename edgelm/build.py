@@ -16,11 +16,12 @@ from edgelm.compression import Compressed, calibration, compress, dev, forget, i
 from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
 from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, log
-from edgelm.manifest import Baseline, Device, Manifest, Precision, Profile, Variant
+from edgelm.manifest import Baseline, Device, Manifest, Precision, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Export, Located
+from edgelm.runs import Profile
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]

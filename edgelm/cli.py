@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
@@ -16,9 +15,14 @@ from typing import Annotated, Any, NoReturn, get_args
 import typer
 import typer.core
 
-from edgelm import console, show
-from edgelm.errors import DataError, EdgelmError, MissingExtra
+from edgelm import cli_profile, console, show
+from edgelm.errors import DataError, EdgelmError
 from edgelm.manifest import Precision
+from edgelm.options import BundlePath, EngineName, Html, Json, PrecisionName, Threads
+from edgelm.options import check_outputs as _check_outputs
+from edgelm.options import emit as _emit
+from edgelm.options import needs as _needs
+from edgelm.options import numbers as _numbers
 from edgelm.progress import silent
 
 __all__ = ["app", "main"]
@@ -54,18 +58,12 @@ app = typer.Typer(
 
 Argument, Option = typer.Argument, typer.Option
 AllowCpuOps = Annotated[bool, Option("--allow-cpu-ops", help="Let the CPU compute what the device cannot.")]
-BundlePath = Annotated[Path, Argument(metavar="BUNDLE", help="A .edgelm file.")]
 DeviceName = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, tensorrt, openvino, …")]
 DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines, as the task has them.")]
-EngineName = Annotated[str | None, Option("--engine", help="Only this engine: onnxruntime or litert.")]
-Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a report for a browser.")]
-Json = Annotated[str | None, Option("--json", metavar="FILE", help="Write one JSON object; - is standard output.")]
 Lengths = Annotated[str | None, Option("--lengths", metavar="N,N", help="Token lengths, with commas between.")]
 ModelName = Annotated[str, Argument(metavar="MODEL", help="A checkpoint folder or a hub id.")]
-PrecisionName = Annotated[str | None, Option("--precision", help="Only this precision.")]
 PrecisionNames = Annotated[list[str] | None, Option("--precision", help=f"{', '.join(get_args(Precision))}.")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
-Threads = Annotated[int | None, Option("--threads", min=1, help="For the engine; physical cores if not given.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -246,43 +244,8 @@ def evaluate(
     _emit(json_out, "eval", {"results": results})
 
 
-@app.command()
-def profile(
-    bundle: BundlePath,
-    device: Annotated[str, Option("--device", help="auto or cpu.")] = "auto",
-    engine: EngineName = None,
-    precision: PrecisionName = None,
-    threads: Threads = None,
-    tokens: Annotated[str, Option("--tokens", metavar="N,N", help="Lengths to measure.")] = "16,32,64,128",
-    seconds: Annotated[float, Option("--seconds", min=0.0, help="For each length, at least.")] = 5.0,
-    html: Html = None,
-    json_out: Json = None,
-) -> None:
-    """Latency and memory of each variant, on this machine."""
-    from edgelm.bundle import Bundle
-    from edgelm.predictor import check_device
-    from edgelm.profile.measure import profile_bundle
-
-    check_device(device)
-    _check_outputs(html, json_out)
-    if html:
-        with _needs("the HTML report", "report"):
-            from edgelm.profile import report
-    measured = profile_bundle(
-        bundle,
-        engines=[engine] if engine else None,
-        precisions=[precision] if precision else None,
-        tokens=_numbers(tokens, "--tokens"),
-        threads=threads,
-        seconds=seconds,
-        progress=console.progress,
-    )
-    if html:
-        opened = Bundle(bundle)
-        report.write(html, opened.manifest, measured, opened.downloads, title=bundle.stem)
-    if json_out != "-":
-        show.profiled(measured)
-    _emit(json_out, "profile", show.profile_json(measured))
+app.command()(cli_profile.profile)
+app.command()(cli_profile.compare)
 
 
 @app.command()
@@ -318,14 +281,27 @@ def verify(
 
 @app.command()
 def devices(
-    name: Annotated[str | None, Argument(metavar="[NAME]", help="One of them, in full.")] = None, json_out: Json = None
+    name: Annotated[
+        str | None, Argument(metavar="[NAME]", help="One of them, in full; detect measures this machine.")
+    ] = None,
+    out: Annotated[Path | None, Option("--out", metavar="FILE.toml", help="Of detect: write a profile.")] = None,
+    json_out: Json = None,
 ) -> None:
     """Known targets."""
     from edgelm import devices as profiles
     from edgelm.devices.machine import detect
     from edgelm.schema import to_dict
 
+    _check_outputs(out, json_out)
     here = detect()
+    if name == "detect":
+        from edgelm.profile.detect import write
+
+        found = write(out)
+        if json_out != "-":
+            show.device(found)
+        _emit(json_out, "devices", {"devices": [to_dict(found)], "this_machine": here})
+        return
     chosen = [profiles.load(one) for one in ([name] if name else profiles.names())]
     if json_out != "-":
         show.device(chosen[0]) if name else show.devices(chosen, here)
@@ -361,34 +337,6 @@ def _failed(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _emit(target: str | None, command: str, found: dict[str, Any]) -> None:
-    """Write the JSON object of a command; ``-`` is standard output."""
-    if target is None:
-        return
-    text = json.dumps({"schema": f"edgelm.{command}/1", "edgelm": version("edgelm"), **found}, indent=1) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    from edgelm.bundle import staged
-
-    with staged(Path(target)) as staging:
-        staging.write_text(text, encoding="utf-8")
-
-
-def _check_outputs(*paths: Path | str | None) -> None:
-    """Refuse a file in a folder that is not there, before the work and not after it."""
-    for path in paths:
-        if path is not None and path != "-" and not Path(path).absolute().parent.is_dir():
-            raise DataError(f"{path}: the folder it is to be written to is not there; make it first")
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as exc:
-        raise DataError(f"{option} {text}: expected whole numbers with commas between, as in 16,32") from exc
-
-
 def _stdin_lines() -> Iterator[str]:
     """Lines of standard input that are not blank, as text."""
     for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -400,14 +348,3 @@ def _stdin_lines() -> Iterator[str]:
             raise DataError(f"standard input, line {number}: expected text, found binary data")
         if text.strip():
             yield text
-
-
-@contextmanager
-def _needs(what: str, extra: str) -> Iterator[None]:
-    """Turn a missing package into the line that installs it."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").split(".")[0] == "edgelm":
-            raise
-        raise MissingExtra(what, extra) from exc

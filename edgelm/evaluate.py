@@ -11,7 +11,7 @@ from edgelm.data import Dataset, examples
 from edgelm.errors import DataError
 from edgelm.manifest import Score
 from edgelm.predictor import load
-from edgelm.profile.measure import choose
+from edgelm.profile.subject import choose
 from edgelm.progress import Progress, silent
 from edgelm.runtimes import Logits
 from edgelm.schema import to_dict

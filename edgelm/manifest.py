@@ -1,4 +1,4 @@
-"""The formats that cross the border: device profile, measured profile, and the manifest of a bundle.
+"""The formats that cross the border: device profile, machine, and the manifest of a bundle.
 
 Each names its own version in ``schema``. Sizes are in bytes, times in nanoseconds.
 """
@@ -23,8 +23,6 @@ __all__ = [
     "ModelInfo",
     "Parity",
     "Precision",
-    "Profile",
-    "Run",
     "Score",
     "TaskName",
     "Variant",
@@ -108,50 +106,6 @@ class Machine(Strict, frozen=True, kw_only=True):
     cores: int
     memory_bytes: int
     versions: dict[str, str]
-
-
-class Run(Strict, frozen=True, kw_only=True):
-    """One measured series: a variant at one length. Raw samples; statistics are derived, never stored.
-
-    Attributes:
-        engine: ``onnxruntime``, ``litert``, … or ``pytorch`` for the original.
-        precision: of the variant.
-        tokens: length of the input.
-        batch: rows a request.
-        threads: the engine was given.
-        warmup: requests that were run first and not counted.
-        samples_ns: latency of each request.
-        peak_rss_bytes: highest resident memory of a fresh process that only loads and runs this variant.
-    """
-
-    engine: str
-    precision: str
-    tokens: int
-    batch: int
-    threads: int
-    warmup: int
-    samples_ns: tuple[int, ...]
-    peak_rss_bytes: int
-
-
-class Profile(Strict, frozen=True, kw_only=True):
-    """Runs of one bundle on one machine.
-
-    Attributes:
-        schema: the version of this format.
-        edgelm: the version that measured.
-        machine: where.
-        runs: what was measured.
-        load_start: 1-minute load average of the machine before the first sample.
-        load_end: and after the last.
-    """
-
-    schema: Literal["edgelm.profile/1"]
-    edgelm: str
-    machine: Machine
-    runs: tuple[Run, ...]
-    load_start: float
-    load_end: float
 
 
 class Score(Strict, frozen=True, kw_only=True):

@@ -12,8 +12,10 @@ from typing import Any
 
 from edgelm import console
 from edgelm.bundle import Bundle
-from edgelm.manifest import Device, Manifest, Profile, Variant
+from edgelm.manifest import Device, Manifest, Variant
 from edgelm.profile import stats, table
+from edgelm.profile.doubts import doubts
+from edgelm.runs import Profile
 from edgelm.schema import to_dict
 
 __all__ = [
@@ -29,8 +31,6 @@ __all__ = [
     "inspect_json",
     "inspected",
     "planned",
-    "profile_json",
-    "profiled",
     "scores",
     "verified",
 ]
@@ -42,12 +42,6 @@ def build_json(bundle: Bundle) -> dict[str, Any]:
     baseline = to_dict(bundle.manifest.baseline) | _runs_of(profile, table.ORIGINAL, "fp32")
     machine = {"machine": to_dict(profile.machine)} if profile else {}
     return {"bundle": str(bundle.path), "baseline": baseline, "variants": _variants(bundle, profile), **machine}
-
-
-def profile_json(profile: Profile) -> dict[str, Any]:
-    """``runs[]`` with their statistics, beside the raw samples that they are derived from, and ``machine``."""
-    runs = [stats.row(run) | {"samples_ns": list(run.samples_ns)} for run in profile.runs]
-    return {"runs": runs, "machine": to_dict(profile.machine), "load": [profile.load_start, profile.load_end]}
 
 
 def inspect_json(bundle: Bundle) -> dict[str, Any]:
@@ -74,7 +68,7 @@ def built(bundle: Bundle, profile: Profile, html: Path, example: str) -> None:
         f"{manifest.model.parameters / 1e6:.1f} M parameters, from {base.parameters / 1e6:.1f} M. "
         "Agreement: how often it answers as the original does."
     )
-    for warning in table.warnings(profile):
+    for warning in doubts(profile):
         console.err.print(f"[yellow]note:[/yellow] {warning}")
     us = _this_command()
     commands = (["run", out, example], ["profile", out, "--html", html], ["inspect", out])
@@ -161,15 +155,6 @@ def inspected(bundle: Bundle) -> None:
     _print(_files(manifest))
     _print(table.sizes(manifest, bundle.profile, bundle.downloads))
     _print(table.parity(manifest))
-
-
-def profiled(profile: Profile) -> None:
-    """Every run, the machine, and what to know before trusting them."""
-    _print(table.latency(profile))
-    machine = profile.machine
-    console.out.print(f"{machine.cpu}, {machine.cores} cores, {machine.system}")
-    for warning in table.warnings(profile):
-        console.err.print(f"[yellow]note:[/yellow] {warning}")
 
 
 def scores(results: Iterable[dict[str, Any]]) -> None:

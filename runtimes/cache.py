@@ -19,7 +19,7 @@ __all__ = ["cache_folder", "clear", "files", "key", "recall", "remember"]
 
 _log = logging.getLogger("edgelm")
 _S = TypeVar("_S", bound=Strict)
-_KINDS = ("fastest", "latency", "passed")
+_KINDS = ("fastest", "latency", "passed", "peak")
 """What the names of our files begin with: nothing else in the folder is ever touched."""
 
 

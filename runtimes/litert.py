@@ -71,7 +71,8 @@ class _Session:
             raise DataError(f"{len(ids)} tokens are more than the longest signature takes ({self._lengths[-1]})")
         padded, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
         padded[0, : len(ids)], mask[0, : len(ids)] = ids, 1
-        (found,) = self._runners[length](input_ids=padded, attention_mask=mask).values()
+        with self._lock:
+            (found,) = self._runner(length)(input_ids=padded, attention_mask=mask).values()
         output: Logits = found[0]
         return output
 

@@ -17,6 +17,7 @@ FLOORS = [
     {"edgelm.errors", "edgelm.progress"},
     {"edgelm.schema"},
     {"edgelm.manifest"},
+    {"edgelm.runs"},
     {"edgelm.recipe"},
     {"edgelm.text", "edgelm.tasks", "edgelm.bundle"},
     {"edgelm.devices"},
@@ -32,7 +33,8 @@ FLOORS = [
     {"edgelm.aim"},
     {"edgelm.compression"},
     {"edgelm.build"},
-    {"edgelm.console", "edgelm.show"},
+    {"edgelm.console", "edgelm.options", "edgelm.show", "edgelm.show_profile"},
+    {"edgelm.cli_profile"},
     {"edgelm.cli"},
     {"edgelm.__main__"},
 ]
