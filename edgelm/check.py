@@ -36,8 +36,8 @@ class Reference:
         texts: the dev texts.
         exam: what is run of them.
         kept: of each of them, of each window, what the score needs of the output.
-        rows: token ids of the first windows, int32: parity is measured on these.
-        outputs: the module's, for each of ``rows``.
+        rows: token ids of all windows, int32.
+        outputs: the module's, for the first of ``rows``, on which parity is measured.
         hostile: token ids of the hostile texts (``parity.HOSTILE_TEXTS``).
         scores: on the dev texts, if they have labels; the one that counts first.
     """
@@ -50,7 +50,7 @@ class Reference:
         found = parity.outputs(model, [window.ids for window in windows])
         kept = iter([self.task.keep(window, output) for window, output in zip(windows, found, strict=True)])
         self.kept = [[next(kept) for _ in several] for several in self.exam.windows]
-        self.rows = [window.ids for window in windows[: self.task.PARITY_ROWS]]
+        self.rows = [window.ids for window in windows]
         self.outputs = found[: self.task.PARITY_ROWS]
         self.hostile = cut.encode(list(parity.HOSTILE_TEXTS))
         self.scores = None if self.exam.gold is None else self.task.scores(self.exam, self.kept)
@@ -95,7 +95,8 @@ def check(
     runs_on = exporter(form).ENGINE
     session = engine(runs_on).load(artifact, threads=1)
     try:
-        close = parity.check(module.model, session, module.rows, module.hostile, expected=module.outputs)
+        rows = module.rows[: len(module.outputs)]
+        close = parity.check(module.model, session, rows, module.hostile, expected=module.outputs)
         kept = _kept(session, module, progress)
     finally:
         session.close()

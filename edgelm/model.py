@@ -210,8 +210,8 @@ class Encoder(nn.Module):
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[Tensor]:
         """The embeddings and each layer's output, one after the other; of the last layer, only what the head reads."""
-        bias = attention_bias(attention_mask)
         x = self.embeddings(input_ids)
+        bias = attention_bias(attention_mask).to(x.dtype)  # torch computes nonsense for a mask of another type
         yield x
         for index, layer in enumerate(self.layers, start=1):
             x = layer(x, bias, cls_only=self.head.first_row and index == len(self.layers))

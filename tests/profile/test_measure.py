@@ -37,6 +37,8 @@ class Session:
 class Engine:
     """Both engines: they note what they were given."""
 
+    DEVICES = ("cpu",)
+
     def __init__(self) -> None:
         self.sessions: list[Session] = []
         self.lacking: dict[str, str] = {}
@@ -46,7 +48,8 @@ class Engine:
         self.name = name
         return self
 
-    def missing(self) -> str | None:
+    def missing(self, device: str = "cpu") -> str | None:
+        assert device in self.DEVICES
         return self.lacking.get(self.name)
 
     def load(self, artifact: bytes, *, threads: int) -> Session:
