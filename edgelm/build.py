@@ -22,11 +22,12 @@ from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Export, Located
 from edgelm.runs import Profile
+from edgelm.runtimes import selftest
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]
 
-GOLDEN_TEXTS, GOLDEN_COLUMNS = 8, 512
+GOLDEN_TEXTS = 8
 
 
 def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
@@ -161,5 +162,5 @@ def _golden(module: Reference) -> bytes:
     An output with a logit for every piece of a vocabulary is told by its first columns.
     """
     rows = zip(module.rows[:GOLDEN_TEXTS], module.outputs, strict=False)
-    golden = [{"input_ids": ids.tolist(), "logits": output[..., :GOLDEN_COLUMNS].tolist()} for ids, output in rows]
+    golden = [{"input_ids": ids.tolist(), "logits": output[..., : selftest.COLUMNS].tolist()} for ids, output in rows]
     return msgspec.json.format(msgspec.json.encode({"schema": "edgelm.golden/1", "rows": golden}), indent=1)
