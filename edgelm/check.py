@@ -10,21 +10,15 @@ from edgelm import tasks
 from edgelm.data import Dataset
 from edgelm.errors import GateFailed
 from edgelm.exporters import exporter, parity
+from edgelm.exporters.parity import task_of
 from edgelm.manifest import Format, Precision, Score, Variant
 from edgelm.model import Encoder
 from edgelm.progress import Advance
 from edgelm.recipe import Recipe
 from edgelm.runtimes import Logits, Session, engine
-from edgelm.tasks import Task
 from edgelm.text import Tokenizer
 
-__all__ = ["Reference", "check", "task_of"]
-
-
-def task_of(model: Encoder) -> Task:
-    """What a module's outputs mean."""
-    shape = model.config
-    return tasks.of(shape.task, labels=shape.labels, multi_label=shape.multi_label, mask_token_id=shape.mask_token_id)
+__all__ = ["Reference", "check"]
 
 
 class Reference:

@@ -18,11 +18,18 @@ import typer.core
 from edgelm import cli_profile, console, show
 from edgelm.errors import DataError, EdgelmError
 from edgelm.manifest import Precision
-from edgelm.options import BundlePath, EngineName, Html, Json, PrecisionName, Threads
-from edgelm.options import check_outputs as _check_outputs
-from edgelm.options import emit as _emit
-from edgelm.options import needs as _needs
-from edgelm.options import numbers as _numbers
+from edgelm.options import (
+    BundlePath,
+    EngineName,
+    Html,
+    Json,
+    PrecisionName,
+    Threads,
+    check_outputs,
+    emit,
+    needs,
+    numbers,
+)
 from edgelm.progress import silent
 
 __all__ = ["app", "main"]
@@ -86,7 +93,7 @@ def build(
     json_out: Json = None,
 ) -> None:
     """Compress, export, check, bundle, profile, report."""
-    with _needs("edgelm build", "all"):
+    with needs("edgelm build", "all"):
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.bundle import Bundle
@@ -94,7 +101,7 @@ def build(
     located = recipe.read(recipe_path, overrides or ())
     out = out or Path("build") / f"{recipe_path.resolve().parent.name}.edgelm"
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_outputs(html, json_out)
+    check_outputs(html, json_out)
     manifest, profile, compressed = steps.build(located, out, seconds=3.0, progress=console.progress)
     html = html or out.with_suffix(".html")
     bundle = Bundle(out)
@@ -102,7 +109,7 @@ def build(
     if json_out != "-":
         show.built(bundle, profile, html, steps.example(located, compressed))
         show.budget(compressed.report.get("budget"))
-    _emit(json_out, "build", show.build_json(bundle) | {"compression": compressed.report})
+    emit(json_out, "build", show.build_json(bundle) | {"compression": compressed.report})
 
 
 @app.command()
@@ -118,11 +125,11 @@ def compress(
     json_out: Json = None,
 ) -> None:
     """Trim the vocabulary, prune and distil: a smaller checkpoint."""
-    with _needs("edgelm compress", "compress"):
+    with needs("edgelm compress", "compress"):
         from edgelm import checkpoint, recipe
         from edgelm import compression as steps
         from edgelm.compress.world import world
-    _check_outputs(json_out)
+    check_outputs(json_out)
     if not plan:
         if out is None:
             raise DataError("expected --out DIR, or --plan")
@@ -136,7 +143,7 @@ def compress(
         planned = steps.plan(located.with_model(model), progress=console.progress)
         if json_out != "-":
             show.planned(planned)
-        _emit(json_out, "plan", planned)
+        emit(json_out, "plan", planned)
         return
     first = world().first  # under `accelerate launch` one process speaks and writes for all
     compressed = steps.compress(located.with_model(model), out=out, progress=console.progress if first else silent)
@@ -146,7 +153,7 @@ def compress(
     found = steps.summary(compressed, located)
     if json_out != "-":
         show.compressed(found, out)
-    _emit(json_out, "compress", {"out": str(out), **found})
+    emit(json_out, "compress", {"out": str(out), **found})
 
 
 @app.command()
@@ -164,15 +171,15 @@ def export(
     json_out: Json = None,
 ) -> None:
     """Export a checkpoint, check every variant against it, bundle."""
-    with _needs("edgelm export", "export"):
+    with needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.bundle import Bundle
         from edgelm.compression import compress
-    _check_outputs(out, json_out)
+    check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"compress": packed}
-    wanted |= {"lengths": _numbers(lengths, "--lengths")} if lengths else {}
+    wanted |= {"lengths": numbers(lengths, "--lengths")} if lengths else {}
     dev = {"dev": str(data.resolve())} if data else {}
     features = {"pooling": pooling, "normalize": normalize} if pooling else None
     if normalize and not pooling:
@@ -186,7 +193,7 @@ def export(
     bundle = Bundle(out)
     if json_out != "-":
         show.exported(bundle)
-    _emit(json_out, "export", show.build_json(bundle))
+    emit(json_out, "export", show.build_json(bundle))
 
 
 @app.command()
@@ -220,7 +227,7 @@ def run(
         console.err.print_json(json.dumps(facts))
     if json_out != "-":
         show.answers(lines, found)
-    _emit(json_out, "run", {"answers": found, "model": facts})
+    emit(json_out, "run", {"answers": found, "model": facts})
 
 
 @app.command("eval")
@@ -235,13 +242,13 @@ def evaluate(
     """The task metric of each variant, on this machine."""
     from edgelm.evaluate import evaluate_bundle
 
-    _check_outputs(json_out)
+    check_outputs(json_out)
     results = evaluate_bundle(
         bundle, data, engine=engine, precision=precision, threads=threads, progress=console.progress
     )
     if json_out != "-":
         show.scores(results)
-    _emit(json_out, "eval", {"results": results})
+    emit(json_out, "eval", {"results": results})
 
 
 app.command()(cli_profile.profile)
@@ -256,7 +263,7 @@ def inspect(bundle: BundlePath, json_out: Json = None) -> None:
     opened = Bundle(bundle)
     if json_out != "-":
         show.inspected(opened)
-    _emit(json_out, "inspect", show.inspect_json(opened))
+    emit(json_out, "inspect", show.inspect_json(opened))
 
 
 @app.command()
@@ -270,11 +277,11 @@ def verify(
     from edgelm.predictor import place
     from edgelm.verify import verify as check
 
-    _check_outputs(json_out)
+    check_outputs(json_out)
     found = check(bundle, threads=threads, where=place(device), progress=console.progress)
     if json_out != "-":
         show.verified(found)
-    _emit(json_out, "verify", found)
+    emit(json_out, "verify", found)
     if not found["ok"]:
         _failed(f"{bundle}: not as it should be on this machine", 1)
 
@@ -292,7 +299,7 @@ def devices(
     from edgelm.devices.machine import detect
     from edgelm.schema import to_dict
 
-    _check_outputs(out, json_out)
+    check_outputs(out, json_out)
     here = detect()
     if name == "detect":
         from edgelm.profile.detect import write
@@ -300,12 +307,12 @@ def devices(
         found = write(out)
         if json_out != "-":
             show.device(found)
-        _emit(json_out, "devices", {"devices": [to_dict(found)], "this_machine": here})
+        emit(json_out, "devices", {"devices": [to_dict(found)], "this_machine": here})
         return
     chosen = [profiles.load(one) for one in ([name] if name else profiles.names())]
     if json_out != "-":
         show.device(chosen[0]) if name else show.devices(chosen, here)
-    _emit(json_out, "devices", {"devices": [to_dict(one) for one in chosen], "this_machine": here})
+    emit(json_out, "devices", {"devices": [to_dict(one) for one in chosen], "this_machine": here})
 
 
 @app.command()
@@ -323,7 +330,7 @@ def doctor(
     found = examine()
     if json_out != "-":
         show.doctor(found)
-    _emit(json_out, "doctor", found)
+    emit(json_out, "doctor", found)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm import aim, bundle, checkpoint, data, devices
-from edgelm.check import Reference, task_of
+from edgelm.check import Reference
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress.augment import augmented
 from edgelm.compress.distill import Dev, distill, steps
@@ -25,6 +25,7 @@ from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import detect
 from edgelm.errors import DataError, RecipeError
+from edgelm.exporters.parity import task_of
 from edgelm.manifest import Baseline, ModelInfo
 from edgelm.model import Encoder, parameters
 from edgelm.progress import Progress, silent

@@ -17,7 +17,7 @@ from edgelm.recipe import Gate
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.tasks import Task
 
-__all__ = ["HOSTILE_TEXTS", "check", "enforce", "outputs", "reference"]
+__all__ = ["HOSTILE_TEXTS", "check", "enforce", "outputs", "reference", "task_of"]
 
 HOSTILE_TEXTS = (
     "",  # nothing but [CLS] [SEP]
@@ -34,6 +34,12 @@ HOSTILE_TEXTS = (
 """Texts that have broken other tools. Whoever calls ``check`` tokenizes them, and cuts them to the model's limit."""
 
 _BATCH = 8
+
+
+def task_of(model: Encoder) -> Task:
+    """What a module's outputs mean."""
+    shape = model.config
+    return tasks.of(shape.task, labels=shape.labels, multi_label=shape.multi_label, mask_token_id=shape.mask_token_id)
 
 
 def reference(model: Encoder, rows: Sequence[Ids]) -> Logits:
@@ -97,12 +103,7 @@ def check(
     """
     if not rows:
         raise DataError("parity is measured on texts: expected at least one, found none")
-    task = tasks.of(
-        model.config.task,
-        labels=model.config.labels,
-        multi_label=model.config.multi_label,
-        mask_token_id=model.config.mask_token_id,
-    )
+    task = task_of(model)
     expected = outputs(model, rows) if expected is None else expected
     unpadded, padded = _runs(session, rows, model.config.pad_token_id, advance)
     awkward = _runs(session, hostile, model.config.pad_token_id, advance) if hostile else ((), ())

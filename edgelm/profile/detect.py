@@ -54,6 +54,7 @@ def described(name: str, *, found: Peak | None = None, root: Path = _ROOT) -> De
         precisions=like.precisions,
         threads=this.cores,
         width_multiple=like.width_multiple,
+        int8=like.int8,
         avoid=like.avoid,
         figures=(*_told(root), *_measured(found)),
     )
