@@ -7,13 +7,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelm import text
 from edgelm.errors import DataError
 from edgelm.tasks import Task, of, text_of
 
@@ -94,9 +94,8 @@ def sha256(path: Path) -> str:
 
 
 def sample() -> Dataset:
-    """The texts that ship with edgelm, for where none are given: 200 of all kinds and lengths, without labels."""
-    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
-    return Dataset(tuple(line for line in content.split("\n") if line), None)
+    """The texts that ship with edgelm, without labels."""
+    return Dataset(text.sample(), None)
 
 
 def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:

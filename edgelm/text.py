@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Tokenizer", "Window"]
+__all__ = ["Tokenizer", "Window", "sample"]
 
 _log = logging.getLogger("edgelm")
 
@@ -186,6 +187,12 @@ class Tokenizer:
             input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = 1
         return input_ids, attention_mask
+
+
+def sample() -> tuple[str, ...]:
+    """The texts that ship with edgelm, for where none are given: 200 of all kinds and lengths."""
+    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
+    return tuple(line for line in content.split("\n") if line)
 
 
 def _unrolled(encoding: Any) -> list[Window]:

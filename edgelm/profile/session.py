@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, cast
 
 from edgelm.bundle import Bundle
@@ -19,6 +18,7 @@ from edgelm.profile.scenarios import profile_scenario
 from edgelm.profile.sustained import profile_sustained
 from edgelm.progress import Progress
 from edgelm.runs import Profile
+from edgelm.text import sample
 
 __all__ = ["Asked", "asked", "measure"]
 
@@ -105,7 +105,7 @@ def asked(
         seconds=usual if seconds is None or sustained else seconds,
         tokens=tuple(tokens),
         rate=rate,
-        texts=tuple(texts) if texts else _sample(),
+        texts=tuple(texts) if texts else sample(),
         weights=_weights(histogram) if histogram else None,
         per_layer=per_layer,
         meter=meter() if energy else None,
@@ -143,12 +143,6 @@ def _requests(bundle: Bundle, what: Asked) -> list[Request]:
     if what.weights:
         return from_histogram(bundle.manifest, what.weights)
     return from_texts(bundle, what.texts)
-
-
-def _sample() -> tuple[str, ...]:
-    """The texts that ship with edgelm."""
-    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
-    return tuple(line for line in content.split("\n") if line)
 
 
 def _duration(text: str) -> float:

@@ -38,6 +38,12 @@ def test_a_machine_is_described_by_what_it_says_and_what_was_measured(tmp_path: 
     assert all(len(figure.source.split()) >= 3 for figure in found.figures)
 
 
+def test_what_only_the_packaged_profile_knows_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "detect", lambda machine: "x86_64-avx512-vnni")
+    like, found = devices.load("x86_64-avx512-vnni"), detect.described("mine", found=PEAK, root=tmp_path)
+    assert (found.int8, found.width_multiple, found.formats) == ("u8s8", 32, like.formats)
+
+
 def test_what_is_written_is_read_back_as_a_profile(tmp_path: Path) -> None:
     device = detect.described("mine", found=PEAK, root=tmp_path)
     path = tmp_path / "mine.toml"
