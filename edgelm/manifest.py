@@ -75,7 +75,7 @@ class Device(Strict, frozen=True, kw_only=True):
     schema: Literal["edgelm.device/1"]
     name: str
     description: str
-    arch: Literal["x86_64", "arm64"]
+    arch: Literal["x86_64", "arm64", "wasm"]
     isa: tuple[str, ...] = ()
     formats: tuple[Format, ...]
     precisions: tuple[Precision, ...]
