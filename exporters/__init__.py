@@ -36,7 +36,8 @@ class Report:
         bytes: its size.
         nodes: operators in it, of one signature where it has several.
         seconds: it took to write and to try out.
-        notes: what did not go as usual, one sentence each; the artifact is good nevertheless.
+        notes: what did not go as usual, and what the engine's fast kernels do not take, one sentence each; the
+            artifact is good nevertheless.
     """
 
     format: str

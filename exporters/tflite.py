@@ -19,6 +19,7 @@ from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out
+from edgelm.exporters.xnnpack import note
 from edgelm.manifest import Int8, Precision
 from edgelm.model import Encoder
 from edgelm.runtimes import Ids
@@ -57,7 +58,7 @@ def export(
         shapes = tuple((1, length) for length in sorted(set(lengths)))
         try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
-        tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started))
+        tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started, note(artifact)))
         started = time.perf_counter()
     return artifacts
 

@@ -73,7 +73,8 @@ def test_int8_is_much_smaller_than_fp32(artifacts: dict[tuple[str, Precision], b
 def test_reports_each_artifact(artifacts: dict[tuple[str, Precision], bytes], reports: list[Report]) -> None:
     assert [(r.format, r.precision, r.bytes) for r in reports] == [(*key, len(a)) for key, a in artifacts.items()]
     assert all(report.nodes > 40 and report.seconds > 0 for report in reports)
-    assert all(report.notes == () for report in reports)
+    outside = "4 operators run outside XNNPACK: CAST, EMBEDDING_LOOKUP, 2 RESHAPE"
+    assert all(report.notes == {"tflite": (outside,)}.get(report.format, ()) for report in reports)
 
 
 def test_leaves_the_model_as_it_was(artifacts: object, model: Encoder) -> None:
