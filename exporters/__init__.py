@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgelm.model import Encoder
     from edgelm.runtimes import Ids
 
-__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
+__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log", "names"]
 
 # onnxruntime's wheels report usage unless this is set before they are imported, and its quantizer imports them
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -84,7 +84,8 @@ class Exporter(Protocol):
         """Write a model in each precision, load every artifact in its engine and run it.
 
         Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its one output
-        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``.
+        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``. The same model
+        gives the same bytes, and they hold ``metadata.described``, where the format has a place for it.
 
         Args:
             model: the encoder, in evaluation mode; it is not changed.
@@ -137,11 +138,18 @@ def check_request(
         raise RecipeError(f"lengths {list(lengths)}: expected at least one number of tokens from 2 to {most}")
 
 
+_GROUP = "edgelm.exporters"
+
 EXPORTERS = {
     "onnx": "edgelm.exporters.onnx",
     "tflite": "edgelm.exporters.tflite",
 }
 _NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+
+
+def names() -> list[str]:
+    """Of all formats, built in and installed by others, sorted."""
+    return sorted({*EXPORTERS, *(point.name for point in entry_points(group=_GROUP))})
 
 
 def exporter(format: str) -> Exporter:
@@ -159,7 +167,7 @@ def exporter(format: str) -> Exporter:
             if (exc.name or "").startswith("edgelm."):
                 raise
             raise MissingExtra(f"exporting to {_NAMES[format]}", "export") from exc
-    others = {point.name: point for point in entry_points(group="edgelm.exporters")}
-    if format in others:
-        return cast(Exporter, others[format].load())
-    raise RecipeError(f"no format named '{format}': expected one of {', '.join(sorted({*EXPORTERS, *others}))}")
+    for point in entry_points(group=_GROUP):
+        if point.name == format:
+            return cast(Exporter, point.load())
+    raise RecipeError(f"no format named '{format}': expected one of {', '.join(names())}")

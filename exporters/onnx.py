@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.calibrate import calibrate
+from edgelm.exporters.metadata import NAME, described
 from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_graph import quantize_embedding_, split_gemms_, sum_residuals_, tidy_
 from edgelm.exporters.onnx_static import static
@@ -139,6 +140,7 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
 
 
 def _checked(made: ModelProto, precision: Precision, model: Encoder, limit: int) -> bytes:
+    onnx.helper.set_model_props(made, {NAME: described(model, precision)})
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:

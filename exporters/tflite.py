@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, check_request, log
+from edgelm.exporters.metadata import described
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out
@@ -54,7 +55,8 @@ def export(
     exported = _converted(model, lengths)
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
-        artifact, nodes = slim(exported if precision == "fp32" else _quantized(exported))
+        made = exported if precision == "fp32" else _quantized(exported)
+        artifact, nodes = slim(made, metadata=described(model, precision))
         shapes = tuple((1, length) for length in sorted(set(lengths)))
         try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
