@@ -310,6 +310,11 @@ class TestBadInput:
         refused(edgelm(*asked, "--format", "onnx", "--data", place / "dev.jsonl"), "16 different ones or more, found 8")
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_length_beyond_the_positions(self, place: Path, tmp_path: Path) -> None:
+        asked = ["export", place / "checkpoint", "--device", "generic-x86_64", "--out", tmp_path / "x.edgelm"]
+        refused(edgelm(*asked, "--lengths", "8,65"), "65 tokens are beyond the model's 64 positions")
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_precision_that_the_device_avoids_is_written_with_a_warning_that_says_why(
         self, place: Path, tmp_path: Path
     ) -> None:
