@@ -1,10 +1,6 @@
-"""What static quantization must know before it runs: the range of what each linear layer reads, from real texts.
+"""What the module's linear layers read, from real texts: the ranges of ONNX's static quantization, and what it spares.
 
-Ranges: of the percentiles in ``TAILS``, those with the least mean squared error of the rounded values. Padding never
-decides one, since rows are run without any.
-
-Sensitivity: rounding what all layers read may cost more than ``TOLERANCE``. Then each layer is rounded alone, and those
-that do most harm are left in float, one after the other, until the rest together is within it.
+Rows are run without padding, so that it decides no range.
 """
 
 from __future__ import annotations
@@ -20,41 +16,15 @@ from torch import Tensor, nn
 
 from edgelm.data import by_length
 from edgelm.errors import DataError
+from edgelm.exporters.ranges import Range, best_range, different, sensitive, spread
 from edgelm.model import Encoder
 from edgelm.runtimes import Ids
 
-__all__ = ["LEAST", "TOLERANCE", "Calibration", "Range", "calibrate"]
-
-LEAST = 16
-"""Fewest different texts that ranges can be taken from."""
-
-TOLERANCE = 0.01
-"""Largest error of the outputs, as a share of their variance, that rounding activations may cause."""
-
-TAILS = (1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-"""Shares of the values, on either side, that may be cut off."""
+__all__ = ["Calibration", "calibrate"]
 
 _TEXTS, _PROBES, _BATCH = 256, 64, 32
 _VECTORS = 1024
 """Rows of activations that are kept of each layer."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """An interval that holds 0, in 255 steps."""
-
-    low: float
-    high: float
-
-    @property
-    def scale(self) -> float:
-        """Width of a step; 1 where the interval is empty."""
-        return (self.high - self.low) / 255 or 1.0
-
-    @property
-    def zero_point(self) -> int:
-        """The step of 0, counted from ``low``: 0 to 255."""
-        return round(-self.low / self.scale)
 
 
 @dataclass(frozen=True)
@@ -94,15 +64,10 @@ def calibrate(model: Encoder, rows: Sequence[Ids]) -> Calibration:
     Raises:
         DataError: fewer than ``LEAST`` are different, or the module says the same of all.
     """
-    texts = _spread(list({row.tobytes(): row for row in rows}.values()), _TEXTS)
-    if len(texts) < LEAST:
-        raise DataError(
-            f"int8-static is calibrated on texts like those it will see: expected {LEAST} different ones or more, "
-            f"found {len(texts)}"
-        )
+    texts = spread(different(rows), _TEXTS)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    reads = {name: _range(*seen) for name, seen in _observed(model, layers, texts).items()}
-    probes = _spread(texts, _PROBES)
+    reads = {name: best_range(*seen) for name, seen in _observed(model, layers, texts).items()}
+    probes = spread(texts, _PROBES)
     truth = _outputs(model, probes)
     variance = float(truth.var())
     if not variance:
@@ -114,26 +79,8 @@ def calibrate(model: Encoder, rows: Sequence[Ids]) -> Calibration:
         with _rounding({name: layers[name] for name in names}, reads):
             return float((_outputs(model, probes) - truth).square().mean()) / variance
 
-    floating, found = _floating(list(layers), error)
+    floating, found = sensitive(list(layers), error)
     return Calibration(reads, floating, found, error(list(layers)) if floating else found)
-
-
-def _floating(layers: Sequence[str], error: Callable[[Sequence[str]], float]) -> tuple[tuple[str, ...], float]:
-    """The fewest layers, worst first, without which the error is within the tolerance; and that error."""
-    found, worst = error(layers), list[str]()
-    if found > TOLERANCE:
-        alone = {name: error([name]) for name in layers}
-        worst = sorted(layers, key=lambda name: -alone[name])
-    for count in range(1, len(worst) + 1):
-        found = error(worst[count:])
-        if found <= TOLERANCE:
-            return tuple(worst[:count]), found
-    return (), found
-
-
-def _spread(rows: Sequence[Ids], most: int) -> list[Ids]:
-    """So many of them, from all over the file, which may be sorted by label."""
-    return [rows[index] for index in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 def _outputs(model: Encoder, rows: Sequence[Ids]) -> Tensor:
@@ -173,16 +120,6 @@ def _observed(model: Encoder, layers: Mapping[str, nn.Linear], rows: Sequence[Id
         name: (torch.cat(kept[name]).numpy(), min(low for low, _ in ends[name]), max(high for _, high in ends[name]))
         for name in layers
     }
-
-
-def _range(values: NDArray[np.float32], low: float, high: float) -> Range:
-    """The range, of those with tails cut off and the whole one, that rounds the values with the least squared error."""
-    cuts = np.quantile(values, [*TAILS, *(1 - tail for tail in TAILS)]).reshape(2, -1)
-    ends = [(low, high), *zip(*cuts.tolist(), strict=True)]
-    candidates = [Range(min(0.0, least), max(0.0, most)) for least, most in ends]
-    return min(
-        candidates, key=lambda span: float(np.square(_rounded(torch.from_numpy(values), span).numpy() - values).mean())
-    )
 
 
 def _rounded(values: Tensor, span: Range) -> Tensor:

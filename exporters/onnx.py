@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime: one file for any batch and length, standard operators only.
+"""ONNX for ONNX Runtime: one file for any batch and length, standard operators only, but for int4-weights.
 
 fp32 is torch.onnx's export at opset 23, with one ``Attention`` operator a layer. The other precisions are made of
 it, each by the module of its name.
@@ -23,6 +23,8 @@ from edgelm.exporters.calibrate import calibrate
 from edgelm.exporters.metadata import NAME, described
 from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_graph import quantize_embedding_, split_gemms_, sum_residuals_, tidy_
+from edgelm.exporters.onnx_half import half
+from edgelm.exporters.onnx_int4 import int4
 from edgelm.exporters.onnx_static import static
 from edgelm.exporters.quiet import quiet
 from edgelm.exporters.simplify import simplified
@@ -34,7 +36,7 @@ from edgelm.runtimes import Ids
 __all__ = ["ENGINE", "MOST_BYTES", "OPSET", "PRECISIONS", "export"]
 
 ENGINE = "onnxruntime"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic", "int8-static")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8-static", "int4-weights")
 OPSET = 23
 """The first with an ``Attention`` operator."""
 
@@ -90,6 +92,10 @@ def _written(
     """A model in a precision, and what is to be said of it."""
     if precision == "fp32":
         return exported, ()
+    if precision == "fp16":
+        return half(exported), ()
+    if precision == "int4-weights":
+        return int4(exported), ()
     rest = copy.deepcopy(exported)
     quantize_embedding_(rest)
     if precision == "int8-dynamic":

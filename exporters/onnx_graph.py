@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["linear_layers", "quantize_embedding_", "split_gemms_", "sum_residuals_", "symmetric", "tidy_"]
+__all__ = [
+    "linear_layers",
+    "quantize_embedding_",
+    "split_gemms_",
+    "sum_residuals_",
+    "symmetric",
+    "take_lookup_",
+    "tidy_",
+]
 
 
 def sum_residuals_(model: ModelProto) -> int:
@@ -72,23 +80,32 @@ def quantize_embedding_(model: ModelProto) -> None:
 
     The quantizer of onnxruntime has one unsigned scale for the whole table, which the longest row decides.
 
-    Args:
-        model: the model. The table is the one initializer of two dimensions whose rows a Gather takes.
+    """
+    position, gather, table = take_lookup_(model)
+    weight, (ids, out) = gather.input[0], (gather.input[1], gather.output[0])
+    codes, scale = symmetric(table, 1)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(codes, f"{weight}_quantized"), numpy_helper.from_array(scale, f"{weight}_scale")]
+    )
+    for node in reversed(_lookup(weight, ids, out)):
+        model.graph.node.insert(position, node)
+
+
+def take_lookup_(model: ModelProto) -> tuple[int, NodeProto, NDArray[np.float32]]:
+    """Take the word embeddings' Gather out: where it stood, the node, and the table, shape (rows, dim).
+
+    The table is the one constant of two dimensions whose rows a Gather takes. It goes too, unless something else reads
+    it, as a masked language model's head does.
     """
     tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
     nodes = enumerate(model.graph.node)
     position, gather = next((i, node) for i, node in nodes if node.op_type == "Gather" and node.input[0] in tables)
-    weight, table = gather.input[0], tables[gather.input[0]]
-    codes, scale = symmetric(numpy_helper.to_array(table), 1)
-    if sum(weight in node.input for node in model.graph.node) == 1:  # a masked language model's head reads it too
-        model.graph.initializer.remove(table)
-    model.graph.initializer.extend(
-        [numpy_helper.from_array(codes, f"{weight}_quantized"), numpy_helper.from_array(scale, f"{weight}_scale")]
-    )
-    ids, out = gather.input[1], gather.output[0]
+    table = tables[gather.input[0]]
+    values = numpy_helper.to_array(table)
     model.graph.node.remove(gather)
-    for node in reversed(_lookup(weight, ids, out)):
-        model.graph.node.insert(position, node)
+    if not any(gather.input[0] in node.input for node in model.graph.node):
+        model.graph.initializer.remove(table)
+    return position, gather, values
 
 
 def tidy_(model: ModelProto) -> None:

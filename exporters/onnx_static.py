@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from edgelm.exporters.calibrate import Calibration, Range
+from edgelm.exporters.calibrate import Calibration
 from edgelm.exporters.onnx_graph import linear_layers, symmetric
+from edgelm.exporters.ranges import Range
 from edgelm.manifest import Int8
 
 __all__ = ["static"]

@@ -1,7 +1,8 @@
 """TFLite for LiteRT: one file with a signature ``tokens_N`` for each length, batch 1, all on one set of weights.
 
 int8-dynamic is ai-edge-quantizer's ``dynamic_wi8_afp32``: signed weights with one scale an output (a row, in the word
-embeddings), activations quantized by XNNPACK as it runs, with one scale a row.
+embeddings), activations quantized by XNNPACK as it runs, with one scale a row. The others: ``tflite_quantize`` and, for
+int8-static, ``tflite_static``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.metadata import described
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
+from edgelm.exporters.tflite_quantize import quantized
+from edgelm.exporters.tflite_static import calibrated
 from edgelm.exporters.trial import try_out
 from edgelm.exporters.xnnpack import note
 from edgelm.manifest import Int8, Precision
@@ -29,12 +32,11 @@ _NOISY = ("torchao", "torch.utils._pytree")
 os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
 with mute(), quiet(*_NOISY):
     import litert_torch
-    from ai_edge_quantizer import quantizer, recipe
 
 __all__ = ["ENGINE", "PRECISIONS", "export"]
 
 ENGINE = "litert"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8-static", "int4-weights")
 
 
 def export(
@@ -55,14 +57,24 @@ def export(
     exported = _converted(model, lengths)
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
-        made = exported if precision == "fp32" else _quantized(exported)
+        made, notes = _written(exported, precision, calibration)
         artifact, nodes = slim(made, metadata=described(model, precision))
         shapes = tuple((1, length) for length in sorted(set(lengths)))
         try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
-        tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started, note(artifact)))
+        seconds = time.perf_counter() - started
+        tell(Report("tflite", precision, len(artifact), nodes, seconds, (*notes, *note(artifact))))
         started = time.perf_counter()
     return artifacts
+
+
+def _written(exported: bytes, precision: Precision, calibration: Sequence[Ids] | None) -> tuple[bytes, tuple[str, ...]]:
+    """A model in a precision, and what is to be said of it."""
+    if precision == "fp32":
+        return exported, ()
+    if precision == "int8-static":
+        return calibrated(exported, calibration or ())
+    return quantized(exported, precision), ()
 
 
 class _Named(nn.Module):
@@ -91,13 +103,3 @@ def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:
     except Exception as exc:  # it passes on whatever torch.export and MLIR raise
         raise ExportFailed(f"tflite fp32: litert-torch does not convert the model: {exc}") from exc
     return content
-
-
-def _quantized(exported: bytes) -> bytes:
-    try:
-        with mute():  # one of its bars cannot be turned off
-            work = quantizer.Quantizer(exported, recipe.dynamic_wi8_afp32())
-            content = work.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model
-    except Exception as exc:  # it passes on whatever its C++ parts raise
-        raise ExportFailed(f"tflite int8-dynamic: ai-edge-quantizer does not quantize the model: {exc}") from exc
-    return bytes(content)

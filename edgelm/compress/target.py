@@ -88,9 +88,9 @@ def of(
     """
     if budget.p50_ms is None and budget.bytes is None and budget.points is None:
         raise RecipeError("budget: expected at least one of 'p50_ms', 'bytes', 'points'; found none of them")
-    if budget.precision == "int8-static":
+    if budget.precision not in ("fp32", "int8-dynamic"):
         raise RecipeError(
-            "budget.precision: a latency table has no texts to calibrate int8-static on: expected fp32 or int8-dynamic"
+            f"budget.precision: {budget.precision} is not planned by a latency table: expected fp32 or int8-dynamic"
         )
     if budget.tokens > max(lengths):
         raise RecipeError(f"budget.tokens: {budget.tokens} is more than the longest that is exported ({max(lengths)})")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from edgelm.errors import DataError
-from edgelm.exporters.calibrate import LEAST, TOLERANCE, Range, calibrate
+from edgelm.exporters.calibrate import calibrate
+from edgelm.exporters.ranges import LEAST, TOLERANCE, Range
 from edgelm.model import Encoder
 from edgelm.runtimes import Ids
 

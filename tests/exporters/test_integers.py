@@ -7,14 +7,17 @@ from typing import get_args
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgelm import devices
 from edgelm.devices.machine import machine
-from edgelm.exporters.calibrate import Calibration, Range
+from edgelm.exporters.calibrate import Calibration
 from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_static import static
+from edgelm.exporters.quiet import quiet
+from edgelm.exporters.ranges import Range
 from edgelm.manifest import Int8
 
 Integers = NDArray[np.int64]
@@ -90,3 +93,45 @@ def test_the_engine_multiplies_extremes_exactly_or_as_simulated(int8: Int8, way:
     saturates = top == 127 and machine().arch == "x86_64" and not VNNI & set(machine().isa)
     expected = vpmaddubsw(a, w) if saturates else a @ w
     np.testing.assert_allclose(run(model, x), expected / top, rtol=1e-5, atol=1e-3)
+
+
+def lite(weight: NDArray[np.float32]) -> bytes:
+    """The same layer as the converter to TFLite leaves it, with one signature."""
+    import litert_torch
+
+    layer = torch.nn.Linear(*weight.shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight.T))
+        layer.bias.zero_()
+    given = {"input": torch.ones(4, len(weight))}
+    with quiet():
+        converted = litert_torch.signature("it", layer.eval(), sample_kwargs=given).convert()
+    content: bytes = converted.model_content()
+    return content
+
+
+@pytest.mark.parametrize("way", ["dynamic", "static"])
+def test_litert_multiplies_extremes_exactly(way: str) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from edgelm.exporters.tflite_quantize import quantized
+    from edgelm.exporters.tflite_quantize import static as static_lite
+
+    a, w = extremes(127)
+    x = (a - 128).astype(np.float32)  # LiteRT's activations are signed
+    exported = lite((w / 127).astype(np.float32))
+    expected = x.astype(np.int64) @ w
+    if way == "static":
+        reader = Interpreter(model_content=exported)
+        runner = reader.get_signature_runner("it")
+        sides = runner.get_input_details(), runner.get_output_details()
+        given, got = (next(iter(side.values()))["name"] for side in sides)
+        widest = float(np.abs(expected).max()) / 127
+        ranges = {given: Range(-128.0, 127.0), got: Range(-widest, widest)}
+        made = static_lite(exported, ranges, [got])
+    else:
+        made = quantized(exported, "int8-dynamic")
+    session = Interpreter(model_content=made, num_threads=1).get_signature_runner("it")
+    found = next(iter(session(input=x).values()))
+    step = 2 * float(np.abs(expected).max()) / 127 / 255 if way == "static" else 1e-3  # what is given is a byte, too
+    np.testing.assert_allclose(found, expected / 127, rtol=1e-4, atol=step)

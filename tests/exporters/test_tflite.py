@@ -41,12 +41,20 @@ def test_holds_builtin_operators_only_and_no_64_bit_tensors(artifacts: Artifacts
     model = _read(artifacts["tflite", precision])
     assert {NAMES[code.builtinCode] for code in model.operatorCodes} <= {
         *("ADD", "BATCH_MATMUL", "CAST", "EMBEDDING_LOOKUP", "FULLY_CONNECTED", "GELU", "MEAN", "MUL", "RELU"),
+        *("DEQUANTIZE", "QUANTIZE"),
         *("RESHAPE", "RSQRT", "SLICE", "SOFTMAX", "SQUARED_DIFFERENCE", "SUB", "TRANSPOSE"),
     }
     assert not [code.customCode for code in model.operatorCodes if code.customCode]
     types = {tensor.type for graph in model.subgraphs for tensor in graph.tensors}
     expected = {schema.TensorType.FLOAT32, schema.TensorType.INT32}
-    assert types == expected | ({schema.TensorType.INT8} if precision == "int8-dynamic" else set())
+    others: dict[str, set[int]] = {
+        "fp16": {schema.TensorType.FLOAT16},
+        "int8-dynamic": {schema.TensorType.INT8},
+        "int8-static": {schema.TensorType.INT8},
+        # scales of blocks are float16; 48 inputs are no whole number of blocks
+        "int4-weights": {schema.TensorType.INT4, schema.TensorType.FLOAT16, schema.TensorType.INT8},
+    }
+    assert types == expected | others.get(precision, set())
 
 
 def test_every_matrix_of_every_signature_is_int8_with_one_scale_an_output(artifacts: Artifacts) -> None:
