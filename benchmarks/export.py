@@ -21,8 +21,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -172,7 +174,7 @@ def others(texts: Path, models: Path) -> list[dict[str, Any]]:
     train = data.examples(texts / "sst2" / "train.jsonl", task).texts[::670][:100]
     rows = Tokenizer(original.tokenizer, max_tokens=max(LENGTHS), pad_token_id=0).encode(list(train))
     recipe, found = Recipe(schema="edgelm.recipe/1", model="sst2-teacher", gates=_open()), list[dict[str, Any]]()
-    for name, form, artifact in by_others(original.model, rows):
+    for name, form, artifact in (*by_others(original.model, rows), *by_us(original.model, rows)):
         found.append(judged(form, "int8-static", artifact, module, recipe) | {"by": name})
         print(json.dumps(found[-1]), flush=True)
     return found
@@ -218,6 +220,30 @@ def by_others(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, b
         given["attention_mask"] = (np.arange(longest)[None] < len(row)).astype(np.int32)
     ranges = work.calibrate({f"tokens_{longest}": padded})
     yield "ai-edge-quantizer static_wi8_ai8, MinMax", "tflite", bytes(work.quantize(ranges).quantized_model)
+
+
+def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes]]:
+    """(what is in integers, format, artifact) of our own static int8 of TFLite, if nothing were spared."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    from edgelm.exporters import ranges, tflite_quantize, tflite_static
+
+    converted, linear = litert(model, max(LENGTHS)), "FULLY_CONNECTED"
+    kinds = {
+        "linear layers": (linear,),
+        "linear layers and GELU": (linear, "GELU"),
+        "linear layers, GELU, products and softmax of attention": (linear, "GELU", "BATCH_MATMUL", "SOFTMAX"),
+        "linear layers, GELU and sums": (linear, "GELU", "ADD"),
+    }
+    for name, operators in kinds.items():
+        known = tuple(TFLOperationName[operator] for operator in operators)
+        with (
+            patch.object(ranges, "TOLERANCE", 1e9),
+            patch.object(tflite_static, "_KINDS", {getattr(BuiltinOperator, operator) for operator in operators}),
+            patch.object(tflite_static, "static", partial(tflite_quantize.static, kinds=known)),
+        ):
+            yield f"edgelm, none spared: {name}", "tflite", tflite_static.calibrated(converted, rows)[0]
 
 
 def litert(model: Encoder, tokens: int) -> bytes:
