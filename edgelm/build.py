@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +16,12 @@ from edgelm.compression import Compressed, compress, dev, forget, info
 from edgelm.devices.machine import cores
 from edgelm.errors import RecipeError
 from edgelm.exporters import Report, Tell, exporter, log
-from edgelm.manifest import Baseline, Device, Manifest, Profile, Variant
+from edgelm.exporters.foreign import Foreign
+from edgelm.manifest import Baseline, Device, Format, Manifest, ModelInfo, Precision, Profile, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
-from edgelm.recipe import Located
+from edgelm.recipe import Export, Located
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export"]
@@ -26,15 +29,21 @@ __all__ = ["build", "example", "export"]
 GOLDEN_TEXTS = 8
 
 
-def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
+def export(source: Compressed | Foreign, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
     """Export to every format and precision, check each against the module and its gate, write the bundle.
+
+    Args:
+        source: what compression leaves, or a model of TensorFlow.
+        located: the recipe.
+        out: the bundle to write.
+        progress: shown while it runs.
 
     Raises:
         GateFailed: a variant is outside its gate; nothing is left under ``out``.
         EdgelmError: a converter failed, or the data cannot be used.
     """
     with bundle.staged(out) as staging:
-        return _export(compressed, located, staging, progress)
+        return _export(source, located, staging, progress)
 
 
 def build(
@@ -70,30 +79,102 @@ def example(located: Located, manifest: Manifest) -> str:
     return dev(located, manifest.labels).texts[0]
 
 
-def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:
+@dataclass(frozen=True)
+class _Subject:
+    """What is exported, and what it is compared with.
+
+    Attributes:
+        module: answers of what is exported.
+        original: answers of what that was compressed from.
+        tokenizer: content of ``tokenizer.json``.
+        max_tokens: longer texts are cut to this.
+        plan: precisions of each format.
+        lengths: token lengths to write signatures for.
+        info: of the module, for the manifest.
+        baseline: of the original, for the manifest.
+        write: the artifacts of one format.
+    """
+
+    module: Reference
+    original: Reference
+    tokenizer: bytes
+    max_tokens: int
+    plan: dict[Format, tuple[Precision, ...]]
+    lengths: tuple[int, ...]
+    info: ModelInfo
+    baseline: Baseline
+    write: Callable[[Format, Sequence[Precision], Tell], dict[Precision, bytes]]
+
+
+def _export(source: Compressed | Foreign, located: Located, staging: Path, progress: Progress) -> Manifest:
     wanted = located.recipe.export
     if wanted is None:
         raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
     device = devices.load(wanted.device)
-    texts = dev(located, compressed.model.config.labels)
-    original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
-    module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
+    if isinstance(source, Compressed):
+        subject = _ours(source, located, wanted, device)
+    else:
+        subject = _foreign(source, located, wanted, device)
+    module, original = subject.module, subject.original
     variants, files = list[Variant](), dict[str, bytes]()
-    for form in wanted.formats or device.formats:
-        lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
-        precisions = wanted.precisions or device.precisions
+    for form, precisions in subject.plan.items():
         with progress(f"export {form}", len(precisions)) as advance:
-            artifacts = exporter(form).export(compressed.model, precisions, lengths, tell=_told(advance))
+            artifacts = subject.write(form, precisions, _told(advance))
         for precision, artifact in artifacts.items():
-            with progress(f"check {form} {precision}", len(texts.texts)) as advance:
-                variant = check(form, precision, artifact, lengths, module, original, located.recipe, advance)
+            with progress(f"check {form} {precision}", len(module.rows)) as advance:
+                variant = check(form, precision, artifact, subject.lengths, module, original, located.recipe, advance)
             variants.append(variant)
             files[variant.file] = artifact
-    manifest = _manifest(compressed, original, device, tuple(variants))
-    texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
+    manifest = _manifest(subject, device, tuple(variants))
+    texts_of_it = {"tokenizer.json": subject.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
     entries = {**texts_of_it, "golden.json": _golden(module), **files}
     bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
     return manifest
+
+
+def _ours(compressed: Compressed, located: Located, wanted: Export, device: Device) -> _Subject:
+    texts = dev(located, compressed.model.config.labels)
+    original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
+    lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
+    return _Subject(
+        module=Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts),
+        original=original,
+        tokenizer=compressed.tokenizer,
+        max_tokens=compressed.max_tokens,
+        plan=dict.fromkeys(wanted.formats or device.formats, wanted.precisions or device.precisions),
+        lengths=lengths,
+        info=info(compressed),
+        baseline=Baseline(
+            bytes=compressed.original.bytes, parameters=parameters(compressed.original.model), score=original.score
+        ),
+        write=lambda form, precisions, tell: exporter(form).export(compressed.model, precisions, lengths, tell=tell),
+    )
+
+
+def _foreign(model: Foreign, located: Located, wanted: Export, device: Device) -> _Subject:
+    """A model of TensorFlow, which is not compressed: it is its own original."""
+    shape = model.config
+    plan = model.plan(wanted, device)
+    lengths = model.lengths or tuple(n for n in sorted(set(wanted.lengths)) if n <= shape.max_positions)
+    answers = Reference(model, model.tokenizer, shape.max_positions, dev(located, shape.labels))
+    return _Subject(
+        module=answers,
+        original=answers,
+        tokenizer=model.tokenizer,
+        max_tokens=shape.max_positions,
+        plan=plan,
+        lengths=lengths,
+        info=ModelInfo(
+            source=Path(model.source).name,
+            parameters=model.parameters,
+            dim=shape.dim,
+            heads=shape.heads,
+            ffn=shape.ffn,
+            vocab=shape.vocab_size,
+        ),
+        baseline=Baseline(bytes=model.size, parameters=model.parameters, score=answers.score),
+        write=lambda form, precisions, tell: model.export(form, precisions, lengths, tell=tell),
+    )
 
 
 def _told(advance: Advance) -> Tell:
@@ -104,21 +185,19 @@ def _told(advance: Advance) -> Tell:
     return tell
 
 
-def _manifest(compressed: Compressed, original: Reference, device: Device, variants: tuple[Variant, ...]) -> Manifest:
-    shape = compressed.model.config
+def _manifest(subject: _Subject, device: Device, variants: tuple[Variant, ...]) -> Manifest:
+    shape = subject.module.model.config
     return Manifest(
         schema="edgelm.manifest/1",
         edgelm=version("edgelm"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         task="text-classification",
         labels=shape.labels,
-        max_tokens=compressed.max_tokens,
+        max_tokens=subject.max_tokens,
         pad_token_id=shape.pad_token_id,
         device=device.name,
-        model=info(compressed),
-        baseline=Baseline(
-            bytes=compressed.original.bytes, parameters=parameters(compressed.original.model), score=original.score
-        ),
+        model=subject.info,
+        baseline=subject.baseline,
         variants=variants,
     )
 

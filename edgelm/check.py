@@ -27,7 +27,7 @@ class Reference:
     """A module's answers to the dev texts, computed once and shared by all that is compared with it.
 
     Attributes:
-        model: the module.
+        model: the module; whoever is no encoder of ours answers for itself.
         texts: the dev texts.
         rows: their token ids, int32.
         hostile: token ids of the hostile texts (``parity.HOSTILE_TEXTS``).
@@ -35,7 +35,7 @@ class Reference:
         score: on the dev texts, if they have labels.
     """
 
-    def __init__(self, model: Encoder, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
+    def __init__(self, model: Encoder | parity.Answers, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
         cut = Tokenizer(tokenizer, max_tokens=max_tokens, pad_token_id=model.config.pad_token_id, tell=False)
         self.model, self.texts = model, texts
         self.rows = cut.encode(list(texts.texts))

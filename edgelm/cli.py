@@ -58,6 +58,9 @@ Html = Annotated[Path | None, Option("--html", metavar="FILE", help="Write a rep
 Json = Annotated[str | None, Option("--json", metavar="FILE", help="Write one JSON object; - is standard output.")]
 Lengths = Annotated[str | None, Option("--lengths", metavar="N,N", help="Token lengths, with commas between.")]
 ModelName = Annotated[str, Argument(metavar="MODEL", help="A checkpoint folder or a hub id.")]
+ModelOrFile = Annotated[
+    str, Argument(metavar="MODEL", help="The same, or a .keras or .tflite file, or a SavedModel folder.")
+]
 PrecisionName = Annotated[str | None, Option("--precision", help="Only this precision: fp32 or int8-dynamic.")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
 Threads = Annotated[int | None, Option("--threads", min=1, help="For the engine; physical cores if not given.")]
@@ -148,7 +151,7 @@ def compress(
 
 @app.command()
 def export(
-    model: ModelName,
+    model: ModelOrFile,
     device: Annotated[str, Option("--device", help="The target; edgelm devices lists them.")],
     out: Annotated[Path, Option("--out", metavar="FILE", help="The bundle.")],
     formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
@@ -156,14 +159,18 @@ def export(
     lengths: Lengths = None,
     packed: Annotated[str | None, Option("--compress", help="The bundle: none or deflate.")] = None,
     data: DataFile = None,
+    tokenizer: Annotated[Path | None, Option("--tokenizer", metavar="FILE", help="Of a model of TensorFlow.")] = None,
+    labels: Annotated[Path | None, Option("--labels", metavar="FILE", help="The same; one label a line.")] = None,
     json_out: Json = None,
 ) -> None:
-    """Export a checkpoint, check every variant against it, bundle."""
+    """Export a checkpoint or a model of TensorFlow, check every variant against it, bundle."""
     with _needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.bundle import Bundle
         from edgelm.compression import compress
+        from edgelm.exporters import foreign
+        from edgelm.exporters.companions import companions
     _check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"compress": packed}
@@ -173,7 +180,15 @@ def export(
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
-    steps.export(compress(located), located, out, progress=console.progress)
+    if foreign.recognised(model):
+        beside = companions(Path(model), tokenizer, labels)
+        assert located.recipe.export is not None  # it was given above
+        found = foreign.read(Path(model), beside, located.recipe.export.lengths)
+        steps.export(found, located, out, progress=console.progress)
+    else:
+        if tokenizer or labels:
+            raise DataError("--tokenizer and --labels are for models of TensorFlow: a checkpoint folder has its own")
+        steps.export(compress(located), located, out, progress=console.progress)
     bundle = Bundle(out)
     if json_out != "-":
         show.exported(bundle)

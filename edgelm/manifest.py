@@ -212,9 +212,9 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
     Attributes:
         source: the checkpoint, as the recipe named it.
         parameters: how many.
-        dim: hidden width.
-        heads: of each layer.
-        ffn: neurons of each layer.
+        dim: hidden width; 0 where it is not known, of a model that came from TensorFlow.
+        heads: of each layer; empty where they are not known.
+        ffn: neurons of each layer; the same.
         vocab: rows of the word embeddings.
     """
 

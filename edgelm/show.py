@@ -152,8 +152,8 @@ def inspected(bundle: Bundle) -> None:
             "model",
             f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim}, vocabulary {model.vocab}",
         ),
-        ("heads", " ".join(map(str, model.heads))),
-        ("FFN", " ".join(map(str, model.ffn))),
+        ("heads", " ".join(map(str, model.heads)) or table.NONE),
+        ("FFN", " ".join(map(str, model.ffn)) or table.NONE),
         ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
     ]
     _facts(facts)

@@ -17,6 +17,7 @@ if __name__ != "edgelm.exporters":
     raise ImportError("use edgelm.exporters: imported from the checkout, this would be a second copy")
 
 if TYPE_CHECKING:
+    from edgelm.exporters.parity import Answers
     from edgelm.model import Encoder
 
 __all__ = ["EXPORTERS", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
@@ -92,7 +93,11 @@ class Exporter(Protocol):
 
 
 def check_request(
-    form: str, known: Sequence[Precision], model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int]
+    form: str,
+    known: Sequence[Precision],
+    model: Encoder | Answers,
+    precisions: Sequence[Precision],
+    lengths: Sequence[int],
 ) -> None:
     """Refuse what an exporter cannot write.
 

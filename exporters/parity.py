@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError, GateFailed
 from edgelm.manifest import Parity
-from edgelm.model import Encoder
+from edgelm.model import Encoder, EncoderConfig
 from edgelm.recipe import Gate
 from edgelm.runtimes import Ids, Logits, Session
 
-__all__ = ["HOSTILE_TEXTS", "check", "enforce", "reference"]
+__all__ = ["HOSTILE_TEXTS", "Answers", "check", "enforce", "reference"]
 
 HOSTILE_TEXTS = (
     "",  # nothing but [CLS] [SEP]
@@ -35,11 +36,22 @@ HOSTILE_TEXTS = (
 _BATCH = 8
 
 
-def reference(model: Encoder, rows: Sequence[Ids]) -> Logits:
+class Answers(Protocol):
+    """A model that is no encoder of ours and answers for itself; see ``edgelm.exporters.foreign``."""
+
+    @property
+    def config(self) -> EncoderConfig:
+        """Its shape, as far as it is known."""
+
+    def logits(self, input_ids: Ids) -> Logits:
+        """Logits of rows of one length, int32, shape (batch, tokens), without padding."""
+
+
+def reference(model: Encoder | Answers, rows: Sequence[Ids]) -> Logits:
     """The module's own logits, which every variant is compared with; compute them once.
 
     Args:
-        model: the module; it runs in evaluation mode.
+        model: the module; an encoder of ours runs in evaluation mode.
         rows: token ids without padding, int32, shape (tokens,) each.
 
     Returns:
@@ -49,20 +61,29 @@ def reference(model: Encoder, rows: Sequence[Ids]) -> Logits:
     alike = defaultdict[int, list[int]](list)  # rows of one length make a batch without padding
     for index, row in enumerate(rows):
         alike[len(row)].append(index)
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        for indices in alike.values():
-            for start in range(0, len(indices), _BATCH):
-                chosen = indices[start : start + _BATCH]
-                ids = torch.from_numpy(np.stack([rows[index] for index in chosen]))
-                logits[chosen] = model(ids, torch.ones_like(ids)).numpy()
-    model.train(training)
+    answer = _of_encoder(model) if isinstance(model, Encoder) else model.logits
+    for indices in alike.values():
+        for start in range(0, len(indices), _BATCH):
+            chosen = indices[start : start + _BATCH]
+            logits[chosen] = answer(np.stack([rows[index] for index in chosen]))
     return logits
 
 
+def _of_encoder(model: Encoder) -> Callable[[Ids], Logits]:
+    def answer(input_ids: Ids) -> Logits:
+        training = model.training
+        model.eval()
+        ids = torch.from_numpy(input_ids)
+        with torch.no_grad():
+            found: Logits = model(ids, torch.ones_like(ids)).numpy()
+        model.train(training)
+        return found
+
+    return answer
+
+
 def check(
-    model: Encoder,
+    model: Encoder | Answers,
     session: Session,
     rows: Sequence[Ids],
     hostile: Sequence[Ids],
