@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["architecture", "board", "cores", "isa", "name"]
+__all__ = ["allowed", "architecture", "board", "cores", "isa", "name", "quota", "read"]
 
 _ROOT = Path("/")
 _ARCHITECTURES = {"aarch64": "arm64", "amd64": "x86_64", "arm64": "arm64", "x64": "x86_64", "x86_64": "x86_64"}
@@ -67,9 +67,14 @@ def cores(root: Path = _ROOT) -> int:
     Returns:
         At least 1. A quota of one and a half cores counts as 1, because a second thread would be throttled.
     """
-    allowed = _allowed()
-    count = len({_core(root, cpu) for cpu in allowed}) if allowed else psutil.cpu_count(logical=False) or 1
+    usable = allowed()
+    count = len({_core(root, cpu) for cpu in usable}) if usable else psutil.cpu_count(logical=False) or 1
     return max(1, min([count, *(int(quota) for quota in _quotas(root))]))
+
+
+def quota(root: Path = _ROOT) -> float | None:
+    """Processor time that the control groups of this process allow it, in cores; None without a limit."""
+    return min(_quotas(root), default=None)
 
 
 def name(root: Path = _ROOT) -> str:
@@ -93,11 +98,16 @@ def isa(root: Path = _ROOT) -> tuple[str, ...]:
 
 
 def board(root: Path = _ROOT) -> str:
-    """The board's name from the device tree (``Raspberry Pi 5 Model B Rev 1.0``); empty where there is none."""
-    return _read(root / "proc/device-tree/model").strip("\0\n ")
+    """The board's name from the device tree (``Raspberry Pi 5 Model B Rev 1.0``); empty where there is none.
+
+    A Mac has none, and is ``Apple silicon`` if it has an ARM processor.
+    """
+    if platform.system() == "Darwin":
+        return "Apple silicon" if architecture() == "arm64" else ""
+    return read(root / "proc/device-tree/model").strip("\0\n ")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
     """The text of a file of ``/proc`` or ``/sys``, or nothing when it is not there or may not be read."""
     try:
         return path.read_text(errors="replace")
@@ -107,7 +117,7 @@ def _read(path: Path) -> str:
 
 def _cpuinfo(root: Path) -> Iterable[tuple[str, str]]:
     """Each ``key: value`` line of ``/proc/cpuinfo``."""
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read(root / "proc/cpuinfo").splitlines():
         key, colon, value = line.partition(":")
         if colon:
             yield key.strip(), value.strip()
@@ -125,7 +135,7 @@ def _parts(facts: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{count}x {part}" for part, count in counts.items()]
 
 
-def _allowed() -> set[int]:
+def allowed() -> set[int]:
     """Logical processors that this process may run on; empty where the system does not say (macOS, Windows)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return set(affinity(0)) if affinity else set()
@@ -134,20 +144,20 @@ def _allowed() -> set[int]:
 def _core(root: Path, cpu: int) -> str:
     """What the hyper-threads of one physical core have in common: the list of their numbers."""
     folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-    return _read(folder / "thread_siblings_list").strip() or str(cpu)
+    return read(folder / "thread_siblings_list").strip() or str(cpu)
 
 
 def _quotas(root: Path) -> Iterable[float]:
     """Limits on processor time, in cores, of the control groups that this process is in and of all that hold them."""
     mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
             for folder in (*_upward(mount, group), *_upward(mount / "unified", group)):
-                yield from _ratio(*(_read(folder / "cpu.max").split() or ["max"]))
+                yield from _ratio(*(read(folder / "cpu.max").split() or ["max"]))
         elif "cpu" in controllers.split(","):  # version 1
             for folder in (*_upward(mount / "cpu", group), *_upward(mount / controllers, group)):
-                quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+                quota, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
                 yield from _ratio(quota.strip(), period.strip())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Sequence
 from functools import cache
@@ -15,9 +16,9 @@ from edgelm.devices.cpu import cores
 from edgelm.errors import DeviceUnavailable
 from edgelm.manifest import Device, Machine
 
-__all__ = ["cores", "detect", "machine"]
+__all__ = ["cores", "detect", "fingerprint", "machine"]
 
-_PACKAGES = ("edgelm", "numpy", "onnxruntime", "ai-edge-litert", "tokenizers", "torch")
+_PACKAGES = ("edgelm", "numpy", "onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tokenizers", "torch")
 
 
 @cache
@@ -37,6 +38,12 @@ def machine() -> Machine:
         memory_bytes=int(psutil.virtual_memory().total),
         versions=_versions(),
     )
+
+
+def fingerprint(this: Machine) -> str:
+    """What stays the same when software changes, as one word: processor, extensions, cores and memory in GiB."""
+    facts = (this.arch, this.cpu, *this.isa, str(this.cores), str(round(this.memory_bytes / 2**30)))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 def detect(this: Machine | None = None, board: str | None = None) -> str:

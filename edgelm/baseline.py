@@ -18,8 +18,9 @@ from edgelm.checkpoint import Checkpoint
 from edgelm.errors import CheckpointError
 from edgelm.model import Encoder
 from edgelm.profile.inputs import token_ids
-from edgelm.profile.measure import Extra
 from edgelm.profile.memory import own_peak
+from edgelm.profile.subject import Extra
+from edgelm.runs import Fresh
 from edgelm.runtimes import Ids
 
 __all__ = ["extra", "main"]
@@ -32,7 +33,8 @@ def extra(original: Checkpoint, threads: int) -> Extra:
         engine="pytorch",
         precision="fp32",
         run=_runner(original.model),
-        peak_rss=lambda tokens: _peak(original.source, tokens, threads),
+        fresh=lambda tokens: Fresh(peak_bytes=_peak(original.source, tokens, threads)),
+        provider="eager",
     )
 
 

@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edgelm.errors import BundleError
-from edgelm.manifest import Manifest, Profile
+from edgelm.manifest import Manifest
+from edgelm.runs import Profile
+from edgelm.runs import read as read_profile
 from edgelm.schema import decode, encode
 
 __all__ = ["Bundle", "add", "staged", "staged_dir", "write"]
@@ -83,7 +85,7 @@ class Bundle:
         """What the build measured, on its own machine; None in a bundle that was only exported."""
         if PROFILE not in self.downloads:
             return None
-        return decode(self.read(PROFILE), Profile, source=f"{self.path}, {PROFILE}", error=BundleError)
+        return read_profile(self.read(PROFILE), source=f"{self.path}, {PROFILE}", error=BundleError)
 
     @contextmanager
     def _open(self) -> Iterator[zipfile.ZipFile]:

@@ -10,6 +10,7 @@ from edgelm import tasks
 from edgelm.data import Dataset
 from edgelm.errors import GateFailed
 from edgelm.exporters import exporter, parity
+from edgelm.exporters.parity import task_of
 from edgelm.manifest import Format, Precision, Score, Variant
 from edgelm.model import Encoder
 from edgelm.progress import Advance
@@ -17,31 +18,46 @@ from edgelm.recipe import Recipe
 from edgelm.runtimes import Logits, Session, engine
 from edgelm.text import Tokenizer
 
-__all__ = ["PARITY_TEXTS", "Reference", "check"]
-
-PARITY_TEXTS = 300
-"""Dev texts that parity is measured on; the score is that of all of them."""
+__all__ = ["Reference", "check"]
 
 
 class Reference:
     """A module's answers to the dev texts, computed once and shared by all that is compared with it.
 
     Attributes:
-        model: the module; whoever is no encoder of ours answers for itself.
+        model: the module.
+        task: what its outputs mean.
         texts: the dev texts.
-        rows: their token ids, int32.
+        exam: what is run of them.
+        kept: of each of them, of each window, what the score needs of the output.
+        rows: token ids of all windows, int32.
+        outputs: the module's, for the first of ``rows``, on which parity is measured.
         hostile: token ids of the hostile texts (``parity.HOSTILE_TEXTS``).
-        logits: float32, shape (texts, classes).
-        score: on the dev texts, if they have labels.
+        scores: on the dev texts, if they have labels; the one that counts first.
     """
 
-    def __init__(self, model: Encoder | parity.Answers, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
+    def __init__(self, model: Encoder, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
         cut = Tokenizer(tokenizer, max_tokens=max_tokens, pad_token_id=model.config.pad_token_id, tell=False)
-        self.model, self.texts = model, texts
-        self.rows = cut.encode(list(texts.texts))
+        self.model, self.texts, self.task = model, texts, task_of(model)
+        self.exam = self.task.exam(cut, texts.texts, texts.gold)
+        windows = [window for several in self.exam.windows for window in several]
+        found = parity.outputs(model, [window.ids for window in windows])
+        kept = iter([self.task.keep(window, output) for window, output in zip(windows, found, strict=True)])
+        self.kept = [[next(kept) for _ in several] for several in self.exam.windows]
+        self.rows = [window.ids for window in windows]
+        self.outputs = found[: self.task.PARITY_ROWS]
         self.hostile = cut.encode(list(parity.HOSTILE_TEXTS))
-        self.logits = parity.reference(model, self.rows)
-        self.score = None if texts.gold is None else tasks.accuracy(self.logits, texts.gold)
+        self.scores = None if self.exam.gold is None else self.task.scores(self.exam, self.kept)
+
+    @property
+    def score(self) -> Score | None:
+        """The score that counts."""
+        return self.scores[0] if self.scores else None
+
+    @property
+    def logits(self) -> Logits:
+        """Of a text classifier, float32, shape (texts, classes)."""
+        return np.stack([outputs[0] for outputs in self.kept])
 
 
 def check(
@@ -73,15 +89,15 @@ def check(
     runs_on = exporter(form).ENGINE
     session = engine(runs_on).load(artifact, threads=1)
     try:
-        rows, expected = module.rows[:PARITY_TEXTS], module.logits[:PARITY_TEXTS]
-        close = parity.check(module.model, session, rows, module.hostile, expected=expected)
-        logits = _logits(session, module, progress)
+        rows = module.rows[: len(module.outputs)]
+        close = parity.check(module.model, session, rows, module.hostile, expected=module.outputs)
+        kept = _kept(session, module, progress)
     finally:
         session.close()
     parity.enforce(close, gate, name)
-    score = None if module.texts.gold is None else tasks.accuracy(logits, module.texts.gold)
-    if score is not None and module.score is not None:
-        _hold(score, module.score, gate.accuracy_loss, name)
+    scores = None if module.exam.gold is None else module.task.scores(module.exam, kept)
+    if scores is not None and module.score is not None:
+        _hold(scores[0], module.score, gate.accuracy_loss, name)
     return Variant(
         engine=runs_on,
         format=form,
@@ -91,24 +107,25 @@ def check(
         sha256=hashlib.sha256(artifact).hexdigest(),
         lengths=lengths if form == "tflite" else (),
         parity=close,
-        agreement=float((logits.argmax(-1) == original.logits.argmax(-1)).mean()),
-        score=score,
+        agreement=tasks.agreement(module.task, original.kept, kept),
+        score=scores[0] if scores else None,
     )
 
 
-def _logits(session: Session, module: Reference, progress: Advance) -> Logits:
-    """Logits of every dev text, each alone at its own length."""
+def _kept(session: Session, module: Reference, progress: Advance) -> list[list[Logits]]:
+    """What the score needs of the artifact's output for each window, run alone at its own length."""
     found = []
-    for row in module.rows:
-        found.append(session.run(row[None], np.ones_like(row)[None]))
+    for windows in module.exam.windows:
+        outputs = [session.run(window.ids[None], np.ones_like(window.ids)[None])[0] for window in windows]
+        found.append([module.task.keep(window, output) for window, output in zip(windows, outputs, strict=True)])
         progress(1)
-    return np.concatenate(found)
+    return found
 
 
 def _hold(score: Score, module: Score, points: float, name: str) -> None:
-    loss = 100 * (module.value - score.value)
-    if loss > points + 1e-9:
+    lost = tasks.loss(module, score)
+    if lost > points + 1e-9:
         raise GateFailed(
-            f"{name}: {score.metric} {score.value:.4f} on {score.n} texts is {loss:.2f} points below the module's "
+            f"{name}: {score.metric} {score.value:.4f} on {score.n} texts is {lost:.2f} points worse than the module's "
             f"{module.value:.4f}; the gate allows {points:g}"
         )

@@ -14,54 +14,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
+from edgelm.architecture import ARCHITECTURES, encoder_config, task_of, to_ours, to_raw, to_theirs
 from edgelm.errors import CheckpointError
-from edgelm.model import Encoder, EncoderConfig
+from edgelm.manifest import TaskName
+from edgelm.model import Encoder
+from edgelm.recipe import Features
 
 __all__ = ["Checkpoint", "check_target", "read", "write"]
 
-# ours -> DistilBERT's; {i} is the layer
-DISTILBERT = {
-    "embeddings.word": "distilbert.embeddings.word_embeddings",
-    "embeddings.position": "distilbert.embeddings.position_embeddings",
-    "embeddings.norm": "distilbert.embeddings.LayerNorm",
-    "layers.{i}.attention.q": "distilbert.transformer.layer.{i}.attention.q_lin",
-    "layers.{i}.attention.k": "distilbert.transformer.layer.{i}.attention.k_lin",
-    "layers.{i}.attention.v": "distilbert.transformer.layer.{i}.attention.v_lin",
-    "layers.{i}.attention.out": "distilbert.transformer.layer.{i}.attention.out_lin",
-    "layers.{i}.attention_norm": "distilbert.transformer.layer.{i}.sa_layer_norm",
-    "layers.{i}.ffn.up": "distilbert.transformer.layer.{i}.ffn.lin1",
-    "layers.{i}.ffn.down": "distilbert.transformer.layer.{i}.ffn.lin2",
-    "layers.{i}.ffn_norm": "distilbert.transformer.layer.{i}.output_layer_norm",
-    "pooler": "pre_classifier",
-    "classifier": "classifier",
+CLASSES: dict[TaskName, Any] = {
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+    "question-answering": AutoModelForQuestionAnswering,
+    "fill-mask": AutoModelForMaskedLM,
+    "feature-extraction": AutoModel,
 }
-# ours -> BERT's
-BERT = {
-    "embeddings.word": "bert.embeddings.word_embeddings",
-    "embeddings.position": "bert.embeddings.position_embeddings",
-    "embeddings.norm": "bert.embeddings.LayerNorm",
-    "layers.{i}.attention.q": "bert.encoder.layer.{i}.attention.self.query",
-    "layers.{i}.attention.k": "bert.encoder.layer.{i}.attention.self.key",
-    "layers.{i}.attention.v": "bert.encoder.layer.{i}.attention.self.value",
-    "layers.{i}.attention.out": "bert.encoder.layer.{i}.attention.output.dense",
-    "layers.{i}.attention_norm": "bert.encoder.layer.{i}.attention.output.LayerNorm",
-    "layers.{i}.ffn.up": "bert.encoder.layer.{i}.intermediate.dense",
-    "layers.{i}.ffn.down": "bert.encoder.layer.{i}.output.dense",
-    "layers.{i}.ffn_norm": "bert.encoder.layer.{i}.output.LayerNorm",
-    "pooler": "bert.pooler.dense",
-    "classifier": "classifier",
-}
-NAMES = {"distilbert": DISTILBERT, "bert": BERT, "edgelm": DISTILBERT}
+
 WEIGHTS = "model.safetensors"
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 
@@ -83,32 +70,52 @@ class Checkpoint:
     bytes: int
 
 
-def read(source: str | Path) -> Checkpoint:
-    """Read a DistilBERT, BERT or compressed checkpoint with a sequence-classification head.
+def read(source: str | Path, features: Features | None = None) -> Checkpoint:
+    """Read a DistilBERT, BERT, RoBERTa or compressed checkpoint for the task that its head is for.
 
     Args:
         source: a folder, or a hub id such as ``org/name``.
+        features: read it for ``feature-extraction``, whatever its head, and pool so; if not given, a model without a
+            head is pooled as its own files for sentence-transformers say.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another architecture, or without such a head.
+        CheckpointError: it is missing, damaged, or of another architecture or head.
     """
     folder = Path(source)
     if not folder.is_dir() and not _is_hub_id(str(source)):
         raise CheckpointError(f"{source}: no such folder; expected a Hugging Face checkpoint folder or a hub id")
     raw = _raw_config(source)
     kind = raw.get("model_type")
-    if kind not in NAMES:
-        raise CheckpointError(f"{source}: architecture '{kind}' is not supported; expected one of {', '.join(NAMES)}")
-    _check_head(raw, source)
-    config = _config(raw, source)
-    theirs, size = _tensors(folder, str(source), str(kind))
+    if kind not in ARCHITECTURES:
+        names = ", ".join(ARCHITECTURES)
+        raise CheckpointError(f"{source}: architecture '{kind}' is not supported; expected one of {names}")
+    task: TaskName = "feature-extraction" if features else task_of(raw, source)
+    tokenizer = _tokenizer(folder, str(source))
+    special = _special(tokenizer)
+    pooled = (features or _pooling(folder, source)) if task == "feature-extraction" else Features(pooling="mean")
+    config = encoder_config(
+        raw,
+        task,
+        source,
+        pooling=pooled.pooling,
+        normalize=pooled.normalize,
+        mask_token_id=special.get("[MASK]", special.get("<mask>")),
+        separator_id=special.get("[SEP]") if _tells_texts_apart(tokenizer, source) else None,
+    )
+    most = max(special.values(), default=0)
+    if most >= config.vocab_size:
+        raise CheckpointError(
+            f"{source}: token {most} of tokenizer.json is beyond the {config.vocab_size} rows of the embeddings: "
+            "expected the tokenizer that the model was trained with"
+        )
+    theirs, size = _tensors(folder, str(source), str(kind), task)
     model = Encoder(config)
     try:
-        model.load_state_dict(_rename(theirs, str(kind), len(config.heads)))
+        model.load_state_dict(to_ours(theirs, str(kind), config))
     except (KeyError, RuntimeError) as exc:
         detail = " ".join(str(exc).split())[:200]
         raise CheckpointError(f"{source}: the weights do not fit config.json: {detail}") from exc
-    return Checkpoint(model.eval(), _tokenizer(folder, str(source)), str(source), size)
+    return Checkpoint(model.eval(), tokenizer, str(source), size)
 
 
 def check_target(folder: Path) -> None:
@@ -134,9 +141,9 @@ def write(folder: Path, model: Encoder, tokenizer: bytes) -> None:
         model: the encoder.
         tokenizer: content of ``tokenizer.json``.
     """
-    config = _to_raw(model.config)
-    pairs = _pairs(model.state_dict(), DISTILBERT, len(model.config.heads))
-    tensors = {theirs: tensor.to(torch.float16).contiguous() for theirs, tensor in pairs}
+    config = to_raw(model.config)
+    named = to_theirs(model.state_dict(), len(model.config.heads))
+    tensors = {theirs: tensor.to(torch.float16).contiguous() for theirs, tensor in named.items()}
     # not save_file, which leaves a file that its owner alone can read
     (folder / WEIGHTS).write_bytes(serialized(tensors, metadata={"format": "pt"}))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -169,97 +176,67 @@ def _raw_config(source: str | Path) -> dict[str, Any]:
     return dict(config.to_dict())
 
 
-def _check_head(raw: dict[str, Any], source: str | Path) -> None:
-    architectures = raw.get("architectures") or ["none"]
-    if not str(architectures[0]).endswith("ForSequenceClassification"):
-        raise CheckpointError(
-            f"{source}: expected a sequence-classification head, found {architectures[0]}; fine-tune it for that first"
-        )
-    problem = raw.get("problem_type")
-    labels = raw.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
-    if problem in ("regression", "multi_label_classification") or len(labels) < 2:
-        raise CheckpointError(f"{source}: expected one label of two or more, found {problem or 'a regression'}")
+def _pooling(folder: Path, source: str | Path) -> Features:
+    """How a model without a head is pooled, from the files of sentence-transformers beside it.
 
-
-def _config(raw: dict[str, Any], source: str | Path) -> EncoderConfig:
-    """Our config from DistilBERT's keys, or BERT's."""
-    labels = raw.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    if raw.get("activation", raw.get("hidden_act", "gelu")) != "gelu":
-        raise CheckpointError(f"{source}: activation '{raw.get('activation', raw.get('hidden_act'))}': expected gelu")
+    Raises:
+        CheckpointError: there are none, or they say what is not supported.
+    """
     try:
-        dim = int(raw["dim"] if "dim" in raw else raw["hidden_size"])
-        layers = int(raw["n_layers"] if "n_layers" in raw else raw["num_hidden_layers"])
-        heads = raw["n_heads"] if "n_heads" in raw else raw["num_attention_heads"]
-        ffn = raw["hidden_dim"] if "hidden_dim" in raw else raw["intermediate_size"]
-        return EncoderConfig(
-            vocab_size=int(raw["vocab_size"]),
-            dim=dim,
-            head_dim=int(raw.get("head_dim") or dim // heads),
-            heads=tuple(heads) if isinstance(heads, list) else (int(heads),) * layers,
-            ffn=tuple(ffn) if isinstance(ffn, list) else (int(ffn),) * layers,
-            max_positions=int(raw["max_position_embeddings"]),
-            labels=names,
-            head_activation=raw.get("head_activation", "tanh" if raw["model_type"] == "bert" else "relu"),
-            layer_norm_eps=float(raw.get("layer_norm_eps", 1e-12)),
-            pad_token_id=int(raw.get("pad_token_id") or 0),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise CheckpointError(f"{source}: config.json is not complete: {exc!r}") from exc
-
-
-def _to_raw(config: EncoderConfig) -> dict[str, Any]:
-    """The inverse of ``_config``: a plain DistilBERT's config wherever transformers can express the shape."""
-    uniform = len(set(config.heads)) == 1 and len(set(config.ffn)) == 1
-    plain = (
-        uniform
-        and config.heads[0] * config.head_dim == config.dim
-        and config.ffn[0] > 0
-        and (config.head_activation, config.layer_norm_eps) == ("relu", 1e-12)
-    )
-    shape = (
-        {"n_heads": config.heads[0], "hidden_dim": config.ffn[0]}
-        if plain
-        else {
-            "n_heads": list(config.heads),
-            "hidden_dim": list(config.ffn),
-            "head_dim": config.head_dim,
-            "head_activation": config.head_activation,
-            "layer_norm_eps": config.layer_norm_eps,
-        }
-    )
-    return {
-        "model_type": "distilbert" if plain else "edgelm",
-        "architectures": ["DistilBertForSequenceClassification" if plain else "EdgelmForSequenceClassification"],
-        "activation": "gelu",
-        "dim": config.dim,
-        "n_layers": len(config.heads),
-        **shape,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "pad_token_id": config.pad_token_id,
-        "problem_type": "single_label_classification",
-        "dtype": "float16",
-        "id2label": {str(i): label for i, label in enumerate(config.labels)},
-        "label2id": {label: i for i, label in enumerate(config.labels)},
+        steps = [step["type"].rpartition(".")[2] for step in json.loads((folder / "modules.json").read_bytes())]
+        config = json.loads((folder / "1_Pooling" / "config.json").read_bytes())
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(
+            f"{source}: a model without a head gives one vector for each token: expected --pooling mean or cls, or "
+            "modules.json and 1_Pooling/config.json as sentence-transformers saves them"
+        ) from exc
+    ways = [name for name, used in config.items() if name.startswith("pooling_mode_") and used is True]
+    ways = ways or [f"pooling_mode_{config.get('pooling_mode')}"]  # since sentence-transformers 5.2
+    named: dict[str, Literal["mean", "cls"]] = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_mean": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_cls": "cls",
     }
+    if len(ways) != 1 or ways[0] not in named or not set(steps) <= {"Transformer", "Pooling", "Normalize"}:
+        found = ", ".join([*ways, *steps])
+        raise CheckpointError(
+            f"{source}: expected pooling by mean or cls and at most a Normalize after it, found {found}"
+        )
+    return Features(pooling=named[ways[0]], normalize="Normalize" in steps)
 
 
-def _tensors(folder: Path, source: str, kind: str) -> tuple[dict[str, Tensor], int]:
+def _tells_texts_apart(tokenizer: bytes, source: str | Path) -> bool:
+    """Whether the second text of a pair has token types of its own, as BERT's tokenizer gives it."""
+    try:
+        pair = Tokenizer.from_str(tokenizer.decode("utf-8")).encode("a", "a")
+    except Exception as exc:  # the wheel raises bare Exception
+        raise CheckpointError(f"{source}: tokenizer.json cannot be read: {exc}; save the tokenizer again") from exc
+    return any(pair.type_ids)
+
+
+def _special(tokenizer: bytes) -> dict[str, int]:
+    """Ids of the added tokens of a ``tokenizer.json``."""
+    try:
+        return {str(one["content"]): int(one["id"]) for one in json.loads(tokenizer).get("added_tokens", ())}
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise CheckpointError(f"tokenizer.json cannot be read: {exc!r}; save the tokenizer again") from exc
+
+
+def _tensors(folder: Path, source: str, kind: str, task: TaskName) -> tuple[dict[str, Tensor], int]:
     """Weights under the names of the checkpoint's own architecture, and their size as stored."""
     path = folder / WEIGHTS
     try:
         if kind == "edgelm":
             return load_file(path), path.stat().st_size
         with _quiet():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True
-            )
+            model, info = CLASSES[task].from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except (SafetensorError, OSError, ValueError, RuntimeError) as exc:
         detail = " ".join(str(exc).split())[:200]
         raise CheckpointError(f"{source}: the weights cannot be read (cut short, or not there?): {detail}") from exc
-    if info["missing_keys"]:
-        raise CheckpointError(f"{source}: weights are missing: {', '.join(sorted(info['missing_keys'])[:3])}")
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))  # nobody reads a bare one
+    if missing:
+        raise CheckpointError(f"{source}: weights are missing: {', '.join(missing[:3])}")
     size = path.stat().st_size if path.is_file() else sum(p.numel() * 4 for p in model.parameters())
     return dict(model.state_dict()), size
 
@@ -281,27 +258,6 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
         for name, level in others.items():
             logging.getLogger(name).setLevel(level)
-
-
-def _pairs(ours: dict[str, Tensor], names: dict[str, str], layers: int) -> list[tuple[str, Tensor]]:
-    """(their name, tensor) for each of our tensors."""
-    table = {a.format(i=i): b.format(i=i) for a, b in names.items() for i in range(layers)}
-    return [(f"{table[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}", ours[name]) for name in ours]
-
-
-def _rename(theirs: dict[str, Tensor], kind: str, layers: int) -> dict[str, Tensor]:
-    """Their tensors under our names. BERT's token-type row 0 is added to every position: only type 0 is ever used."""
-    table = {b.format(i=i): a.format(i=i) for a, b in NAMES[kind].items() for i in range(layers)}
-    ours = {}
-    for name, tensor in theirs.items():
-        module, _, leaf = name.rpartition(".")
-        if module in table:
-            ours[f"{table[module]}.{leaf}"] = tensor.to(torch.float32)
-    if kind == "bert":
-        ours["embeddings.position.weight"] = (
-            ours["embeddings.position.weight"] + theirs["bert.embeddings.token_type_embeddings.weight"][0]
-        )
-    return ours
 
 
 def _tokenizer(folder: Path, source: str) -> bytes:

@@ -25,14 +25,16 @@ from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import detect
 from edgelm.errors import DataError, RecipeError
+from edgelm.exporters.parity import task_of
 from edgelm.manifest import Baseline, ModelInfo
 from edgelm.model import Encoder, parameters
 from edgelm.progress import Progress, silent
 from edgelm.recipe import Distill, Export, Located, Prune, Recipe
 from edgelm.schema import to_dict
+from edgelm.tasks import agreement
 from edgelm.text import Tokenizer
 
-__all__ = ["Compressed", "compress", "dev", "forget", "info", "plan", "save", "summary"]
+__all__ = ["Compressed", "calibration", "compress", "dev", "forget", "info", "plan", "save", "summary"]
 
 Rows = Sequence[NDArray[np.int32]]
 
@@ -75,7 +77,7 @@ def compress(located: Located, *, out: Path | None = None, progress: Progress = 
         EdgelmError: the checkpoint, the data or the recipe cannot be used.
     """
     plan = located.recipe
-    original = checkpoint.read(located.model())
+    original = checkpoint.read(located.model(), plan.features)
     limit = _limit(original.model, plan.export)
     model, tokenizer, report = original.model, original.tokenizer, dict[str, Any]()
     wanted = (plan.prune, plan.budget, plan.vocab, plan.sparsity, plan.distill)
@@ -129,7 +131,7 @@ def plan(located: Located, *, progress: Progress = silent) -> dict[str, Any]:
         EdgelmError: as in ``compress``.
     """
     wanted = located.recipe
-    original = checkpoint.read(located.model())
+    original = checkpoint.read(located.model(), wanted.features)
     limit, before = _limit(original.model, wanted.export), original.model.config
     train = _train(located, original)
     rows = _rows(original.model, original.tokenizer, limit, train.texts)
@@ -165,11 +167,11 @@ def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
     original, score, kept = compressed.original, None, None
     baseline_score = None
     if located.recipe.data.dev is not None:
-        texts = dev(located, compressed.model.config.labels)
+        texts = dev(located, compressed.model)
         before = Reference(original.model, original.tokenizer, compressed.max_tokens, texts)
         after = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
         baseline_score, score = before.score, after.score
-        kept = float((before.logits.argmax(-1) == after.logits.argmax(-1)).mean())
+        kept = agreement(before.task, before.kept, after.kept)
     weights = Baseline(bytes=original.bytes, parameters=parameters(original.model), score=baseline_score)
     return {
         "baseline": to_dict(weights),
@@ -200,10 +202,23 @@ def forget(compressed: Compressed, out: Path) -> None:
         remove(_partial(out))
 
 
-def dev(located: Located, labels: Sequence[str]) -> Dataset:
+def dev(located: Located, model: Encoder) -> Dataset:
     """The recipe's dev texts, or the sample that ships with edgelm."""
-    name = located.recipe.data.dev
-    return data.sample() if name is None else data.read(located.path(name), labels)
+    name, task = located.recipe.data.dev, task_of(model)
+    if name is None:
+        return Dataset(task.sample(data.sample().texts), None)
+    return data.examples(located.path(name), task)
+
+
+def calibration(located: Located, compressed: Compressed) -> Rows | None:
+    """Token ids of the texts to calibrate on: the training texts, or else the dev texts; None where there are none."""
+    name = located.recipe.data.train or located.recipe.data.dev
+    if name is None:
+        return None
+    task, pad = task_of(compressed.model), compressed.model.config.pad_token_id
+    texts = data.examples(located.path(name), task)
+    cut = Tokenizer(compressed.tokenizer, max_tokens=compressed.max_tokens, pad_token_id=pad, tell=False)
+    return [window.ids for windows in task.exam(cut, texts.texts, texts.gold).windows for window in windows]
 
 
 def _limit(model: Encoder, wanted: Export | None) -> int:
@@ -233,7 +248,11 @@ def _train(located: Located, original: Checkpoint) -> Dataset:
     Raises:
         DataError: they are blank, or in a language that the vocabulary is not of.
     """
-    name = located.recipe.data.train
+    name, task = located.recipe.data.train, original.model.config.task
+    if task != "text-classification":
+        raise RecipeError(
+            f"{original.source}: compression is for text-classification, not for {task}: export it as it is"
+        )
     if name is None:
         raise RecipeError("compression needs texts: expected data.train (JSON lines with 'text', best with 'label')")
     path = located.path(name)

@@ -1,37 +1,39 @@
-"""Task data in: JSON lines with ``text`` and ``label``, plain text, and batches of one exact length."""
+"""Task data in: JSON lines, SQuAD's form, plain text; and batches of one exact length."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelm import text
 from edgelm.errors import DataError
+from edgelm.tasks import Task, of, text_of
 
-__all__ = ["Dataset", "by_length", "read", "read_texts", "sample", "sha256"]
+__all__ = ["Dataset", "by_length", "examples", "read", "read_texts", "sample", "sha256"]
 
 Rows = Sequence[NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Texts and, where known, their classes.
+    """Texts and, where known, what is right.
 
     Attributes:
-        texts: in file order.
-        gold: int64, shape (rows,), class indices; None when the file has no labels.
+        texts: in file order; of question answering, mappings with ``question`` and ``context``.
+        gold: int64, shape (rows,), class indices, or of another task than text classification a tuple of what its
+            ``parse`` gives; None when the file says nothing.
     """
 
-    texts: tuple[str, ...]
-    gold: NDArray[np.int64] | None
+    texts: tuple[Any, ...]
+    gold: Any
 
 
 def read(path: Path, labels: Sequence[str]) -> Dataset:
@@ -44,20 +46,33 @@ def read(path: Path, labels: Sequence[str]) -> Dataset:
     Raises:
         DataError: naming the line, and what was expected there.
     """
-    texts: list[str] = []
-    gold: list[int] = []
-    index = {label: i for i, label in enumerate(labels)}
-    for number, line in _lines(path):
-        where = f"{path}, line {number}"
-        row = _object(line, where)
-        texts.append(row["text"])
-        if "label" in row:
-            gold.append(_class(row["label"], index, where))
-        if gold and len(gold) != len(texts):
+    return examples(path, of("text-classification", labels=labels))
+
+
+def examples(path: Path, task: Task) -> Dataset:
+    """Read the examples of a task.
+
+    Args:
+        path: UTF-8, one JSON object a line; a name that does not end in ``json`` or ``jsonl`` is that of a file with
+            one text a line; ``.json`` is a file of SQuAD's own form.
+        task: what the lines are for.
+
+    Raises:
+        DataError: naming the line, and what was expected there.
+    """
+    rows = _squad(path) if path.suffix == ".json" else _rows(path)
+    found = list[tuple[Any, Any]]()
+    for where, row in rows:
+        found.append(task.parse(row, where))
+        if (found[-1][1] is None) != (found[0][1] is None):
             raise DataError(f"{where}: expected a label on every line or on none")
-    if not texts:
-        raise DataError(f"{path}: expected JSON lines with 'text', found an empty file")
-    return Dataset(tuple(texts), np.array(gold, np.int64) if gold else None)
+    if not found:
+        raise DataError(f"{path}: expected JSON lines, found an empty file")
+    gold = [right for _, right in found]
+    inputs = tuple(given for given, _ in found)
+    if gold[0] is None:
+        return Dataset(inputs, None)
+    return Dataset(inputs, np.array(gold, np.int64) if isinstance(gold[0], int) else tuple(gold))
 
 
 def read_texts(path: Path) -> tuple[str, ...]:
@@ -68,7 +83,8 @@ def read_texts(path: Path) -> tuple[str, ...]:
     """
     jsonl = path.suffix == ".jsonl"
     return tuple(
-        str(_object(line, f"{path}, line {number}")["text"]) if jsonl else line for number, line in _lines(path)
+        text_of(_mapping(line, f"{path}, line {number}"), f"{path}, line {number}") if jsonl else line
+        for number, line in _lines(path)
     )
 
 
@@ -78,9 +94,8 @@ def sha256(path: Path) -> str:
 
 
 def sample() -> Dataset:
-    """The texts that ship with edgelm, for where none are given: 200 of all kinds and lengths, without labels."""
-    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
-    return Dataset(tuple(line for line in content.split("\n") if line), None)
+    """The texts that ship with edgelm, without labels."""
+    return Dataset(text.sample(), None)
 
 
 def by_length(rows: Rows, size: int, order: NDArray[np.int64] | None = None) -> Iterator[NDArray[np.int64]]:
@@ -117,19 +132,33 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(decoded.split("\n"), start=1) if line.strip())
 
 
-def _object(line: str, where: str) -> dict[str, str]:
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of each line."""
+    for number, line in _lines(path):
+        where = f"{path}, line {number}"
+        yield where, _mapping(line, where) if path.suffix == ".jsonl" else {"text": line}
+
+
+def _squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of each question of a file as SQuAD's are: ``data``, ``paragraphs``, ``qas``."""
+    try:
+        for article in json.loads(path.read_bytes())["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = [answer["text"] for answer in question["answers"]]
+                    row = {"question": question["question"], "context": paragraph["context"], "answers": answers}
+                    yield f"{path}, question {question.get('id')}", row
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read: {exc.strerror}; expected a file as SQuAD's are") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"{path}: expected a file as SQuAD's are, or lines in a .jsonl: {exc!r}") from exc
+
+
+def _mapping(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as exc:
-        raise DataError(f"{where}: expected a JSON object with 'text', found something that is not JSON") from exc
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise DataError(f"{where}: expected a JSON object with a string under 'text'")
+        raise DataError(f"{where}: expected a JSON object, found something that is not JSON") from exc
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row
-
-
-def _class(label: object, index: dict[str, int], where: str) -> int:
-    if isinstance(label, str) and label in index:
-        return index[label]
-    near = difflib.get_close_matches(str(label), index, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the first are {', '.join(list(index)[:5])}"
-    raise DataError(f"{where}: label '{label}' is not one of the model's {len(index)} labels; {hint}")

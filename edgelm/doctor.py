@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import psutil
 from edgelm import runtimes
 from edgelm.devices.machine import detect, machine
 from edgelm.errors import DeviceUnavailable
-from edgelm.runtimes.choose import cache_folder
+from edgelm.runtimes import cache
+from edgelm.runtimes.choose import Fastest
 from edgelm.schema import to_dict
 
 __all__ = ["examine"]
@@ -23,7 +24,16 @@ __all__ = ["examine"]
 # Of a requirement as packages declare them (PEP 508): its name, the extras of its own it asks for, whose extra it is.
 _REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)\s*(?:\[(?P<wants>[^]]*)])?")
 _EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+_PACKAGES = {
+    "litert": ("ai-edge-litert",),
+    "onnxruntime": (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-openvino",
+        "onnxruntime-directml",
+        "onnxruntime-qnn",
+    ),
+}
 
 
 def examine() -> dict[str, Any]:
@@ -32,10 +42,11 @@ def examine() -> dict[str, Any]:
     Returns:
         ``machine`` as in a profile; ``device``, the profile that fits it, or None; ``engines``, for each whether it is
         available, its version, and the cure where it is not; ``extras``, for each whether it is installed, the packages
-        it lacks and the line that installs them; ``cache``, the folder and whether it can be written; free memory, and
-        free space on the disk of the current folder; ``ok``, whether any engine can run a bundle here.
+        it lacks and the line that installs them; ``cache``, the folder, whether it can be written, how much is in it,
+        and which variant of which bundle was found to be the fastest here; free memory, and free space on the disk of
+        the current folder; ``ok``, whether any engine can run a bundle here.
     """
-    engines = [_engine(name) for name in _engine_names()]
+    engines = [_engine(name) for name in runtimes.names() if name != "null"]
     return {
         "machine": to_dict(machine()),
         "device": _device(),
@@ -56,12 +67,6 @@ def _device() -> str | None:
         return None
 
 
-def _engine_names() -> list[str]:
-    """Engines that run something, built in or installed by others."""
-    names = {*runtimes.ENGINES, *(point.name for point in entry_points(group="edgelm.runtimes"))}
-    return sorted(name for name in names if name != "null")
-
-
 def _engine(name: str) -> dict[str, Any]:
     """Whether an engine can run here; one that cannot even be imported says why instead of ending the examination."""
     try:
@@ -73,7 +78,7 @@ def _engine(name: str) -> dict[str, Any]:
         "engine": name,
         "format": artifacts,
         "available": missing is None,
-        "version": _version(_PACKAGES.get(name, name)),
+        "version": next(filter(None, map(_version, _PACKAGES.get(name, (name,)))), None),
         "cure": missing,
     }
 
@@ -118,7 +123,18 @@ def _version(package: str) -> str | None:
 
 
 def _cache() -> dict[str, Any]:
-    """Where edgelm keeps what it measured on this machine, and whether it can."""
-    folder = cache_folder()
+    """Where edgelm keeps what it measured on this machine, whether it can, and what it found."""
+    folder, files = cache.cache_folder(), cache.files()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return {"folder": str(folder), "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK)}
+    known = [cache.recall(path.stem, Fastest) for path in files if path.name.startswith("fastest-")]
+    return {
+        "folder": str(folder),
+        "writable": there.is_dir() and os.access(there, os.W_OK | os.X_OK),
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+        "fastest": [
+            {"variant": one.name} | {name: value for name, value in to_dict(one).items() if name != "schema"}
+            for one in known
+            if one is not None
+        ],
+    }

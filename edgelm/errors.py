@@ -7,6 +7,8 @@ EdgelmError                     exit code 2: bad usage or input
 ├── DeviceUnavailable           what was asked for cannot run on this machine
 ├── MissingExtra                an optional dependency is not installed
 ├── RecipeError                 a recipe or device profile with a mistake in it
+├── Regression                  exit code 1: what was compared got worse by more than is allowed
+├── SelfTestFailed              exit code 1: a variant computes something else here than where it was built
 └── BuildFailed                 exit code 1: the input was fine, the result is not
 ├── ExportFailed            a converter failed or wrote something that does not load
 └── GateFailed              parity or accuracy outside the recipe's gates
@@ -25,6 +27,8 @@ __all__ = [
     "GateFailed",
     "MissingExtra",
     "RecipeError",
+    "Regression",
+    "SelfTestFailed",
 ]
 
 
@@ -69,6 +73,18 @@ class MissingExtra(EdgelmError):
 
 class RecipeError(EdgelmError):
     """A recipe or device profile that is not TOML, or has a wrong key or value."""
+
+
+class Regression(EdgelmError):
+    """A profile is worse than another by more than was allowed, and not by noise."""
+
+    exit_code = 1
+
+
+class SelfTestFailed(EdgelmError):
+    """A variant's answers to the golden inputs differ on this machine by more than they may: do not trust it here."""
+
+    exit_code = 1
 
 
 class BuildFailed(EdgelmError):

@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgelm.bundle import Bundle
-from edgelm.data import Dataset, read
+from edgelm.data import Dataset, examples
 from edgelm.errors import DataError
 from edgelm.manifest import Score
 from edgelm.predictor import load
-from edgelm.profile.measure import choose
+from edgelm.profile.subject import choose
 from edgelm.progress import Progress, silent
+from edgelm.runtimes import Logits
 from edgelm.schema import to_dict
-from edgelm.tasks import accuracy
+from edgelm.tasks import Task
+from edgelm.text import Tokenizer, Window
 
 __all__ = ["evaluate", "evaluate_bundle"]
 
 
 def evaluate(
-    logits: Callable[[Sequence[str]], NDArray[np.float32]],
+    run: Callable[[Window], Logits],
+    task: Task,
+    tokenizer: Tokenizer,
     data: Dataset,
     *,
     name: str = "eval",
     progress: Progress = silent,
-) -> Score:
-    """The task metric on labelled data.
+) -> list[Score]:
+    """The metrics of a task on data of which it is known what is right.
 
     Args:
-        logits: texts to float32, shape (texts, classes).
-        data: texts with their classes.
+        run: the model: its output for what it reads at once, without a batch axis.
+        task: what the outputs mean.
+        tokenizer: of the model.
+        data: the examples.
         name: of the progress bar.
         progress: shown while it runs.
 
+    Returns:
+        The one that counts first.
+
     Raises:
-        DataError: the data has no labels.
+        DataError: nothing is known of the data.
     """
-    if data.gold is None:
-        raise DataError("the data has no labels: expected 'label' on every line")
-    with progress(name, len(data.texts)) as advance:
-        parts = []
-        for start in range(0, len(data.texts), 50):
-            texts = data.texts[start : start + 50]
-            parts.append(logits(texts))
-            advance(len(texts))
-    return accuracy(np.concatenate(parts), data.gold)
+    exam = task.exam(tokenizer, data.texts, data.gold)
+    if exam.gold is None:
+        raise DataError("the data has no labels: expected 'label', or what the task has in its place, on every line")
+    kept = []
+    with progress(name, len(exam.windows)) as advance:
+        for windows in exam.windows:
+            kept.append([task.keep(window, run(window)) for window in windows])
+            advance(1)
+    return task.scores(exam, kept)
 
 
 def evaluate_bundle(
@@ -64,7 +70,7 @@ def evaluate_bundle(
 
     Args:
         path: the bundle.
-        data: JSON lines with ``text`` and ``label``.
+        data: JSON lines as the task has them; see ``edgelm.data.examples``.
         engine: only this one.
         precision: only this one.
         threads: for the engine.
@@ -76,12 +82,12 @@ def evaluate_bundle(
     Raises:
         EdgelmError: the bundle or the data cannot be used, or no variant of it runs here.
     """
-    manifest = Bundle(path).manifest
-    dataset = read(data, manifest.labels)
-    results = []
+    manifest, results, dataset = Bundle(path).manifest, list[dict[str, Any]](), None
     for variant in choose(manifest, [engine] if engine else None, [precision] if precision else None):
         chosen = {"engine": variant.engine, "precision": variant.precision}
-        with load(path, device="cpu", threads=threads, **chosen) as model:
-            score = evaluate(model.logits, dataset, name=f"eval {' '.join(chosen.values())}", progress=progress)
-        results.append(chosen | to_dict(score))
+        with load(path, device="cpu", threads=threads, engine=variant.engine, precision=variant.precision) as model:
+            dataset = dataset or examples(data, model.task)
+            name = f"eval {' '.join(chosen.values())}"
+            scores = evaluate(model.run, model.task, model.tokenizer, dataset, name=name, progress=progress)
+        results += [chosen | to_dict(score) for score in scores]
     return results

@@ -1,4 +1,4 @@
-"""The formats that cross the border: device profile, measured profile, and the manifest of a bundle.
+"""The formats that cross the border: device profile, machine, and the manifest of a bundle.
 
 Each names its own version in ``schema``. Sizes are in bytes, times in nanoseconds.
 """
@@ -17,19 +17,25 @@ __all__ = [
     "Device",
     "Figure",
     "Format",
+    "Int8",
     "Machine",
     "Manifest",
     "ModelInfo",
     "Parity",
     "Precision",
-    "Profile",
-    "Run",
     "Score",
+    "TaskName",
     "Variant",
 ]
 
 Format = Literal["onnx", "tflite"]
-Precision = Literal["fp32", "int8-dynamic"]
+Precision = Literal["fp32", "int8-dynamic", "int8-static"]
+Int8 = Literal["u8s8", "u8s7", "s8s8"]
+"""Types of the activations and weights that ONNX Runtime multiplies; ``s7`` are signed weights within -64 and 64."""
+TaskName = Literal[
+    "text-classification", "token-classification", "question-answering", "fill-mask", "feature-extraction"
+]
+"""As transformers names its pipelines."""
 
 
 class Figure(Strict, frozen=True, kw_only=True):
@@ -61,6 +67,7 @@ class Device(Strict, frozen=True, kw_only=True):
         precisions: what to write for it.
         threads: what the runtime should use there.
         width_multiple: FFN widths that its kernels like are multiples of this.
+        int8: types of ONNX Runtime's integer products there; those that are exact on every processor if not given.
         avoid: precisions that must not be used, with reasons.
         figures: known figures, each with its source; what is unknown is absent.
     """
@@ -74,6 +81,7 @@ class Device(Strict, frozen=True, kw_only=True):
     precisions: tuple[Precision, ...]
     threads: Annotated[int, Meta(ge=1)]
     width_multiple: Annotated[int, Meta(ge=1)]
+    int8: Int8 = "u8s7"
     avoid: tuple[Avoid, ...] = ()
     figures: tuple[Figure, ...] = ()
 
@@ -100,57 +108,13 @@ class Machine(Strict, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-class Run(Strict, frozen=True, kw_only=True):
-    """One measured series: a variant at one length. Raw samples; statistics are derived, never stored.
-
-    Attributes:
-        engine: ``onnxruntime``, ``litert``, … or ``pytorch`` for the original.
-        precision: of the variant.
-        tokens: length of the input.
-        batch: rows a request.
-        threads: the engine was given.
-        warmup: requests that were run first and not counted.
-        samples_ns: latency of each request.
-        peak_rss_bytes: highest resident memory of a fresh process that only loads and runs this variant.
-    """
-
-    engine: str
-    precision: str
-    tokens: int
-    batch: int
-    threads: int
-    warmup: int
-    samples_ns: tuple[int, ...]
-    peak_rss_bytes: int
-
-
-class Profile(Strict, frozen=True, kw_only=True):
-    """Runs of one bundle on one machine.
-
-    Attributes:
-        schema: the version of this format.
-        edgelm: the version that measured.
-        machine: where.
-        runs: what was measured.
-        load_start: 1-minute load average of the machine before the first sample.
-        load_end: and after the last.
-    """
-
-    schema: Literal["edgelm.profile/1"]
-    edgelm: str
-    machine: Machine
-    runs: tuple[Run, ...]
-    load_start: float
-    load_end: float
-
-
 class Score(Strict, frozen=True, kw_only=True):
     """A task metric.
 
     Attributes:
-        metric: ``accuracy``.
-        value: between 0 and 1.
-        n: rows it was measured on.
+        metric: ``accuracy``, ``f1``, ``exact_match``, ``spearman`` or ``perplexity``.
+        value: between 0 and 1, a perplexity excepted.
+        n: rows it was measured on; of a perplexity, tokens.
     """
 
     metric: str
@@ -163,9 +127,10 @@ class Parity(Strict, frozen=True, kw_only=True):
 
     Attributes:
         rows: real texts compared, each both unpadded and padded.
-        max_abs_diff: largest absolute difference of any logit on them.
-        agreement: share of them with the same label.
-        kl: mean Kullback-Leibler divergence from the module's distribution, in nats.
+        max_abs_diff: largest absolute difference of any logit, or number of a vector, on them.
+        agreement: share of them with the same label; of tokens, places or pieces where that is what the task decides;
+            of vectors, their mean cosine.
+        kl: mean Kullback-Leibler divergence from the module's distributions, in nats; 0 of vectors.
         hostile_rows: hostile inputs compared (empty, one token, over-long, emoji).
         hostile_max_abs_diff: largest absolute difference of any logit on those.
     """
@@ -190,7 +155,7 @@ class Variant(Strict, frozen=True, kw_only=True):
         sha256: of its content, in hexadecimal.
         lengths: token lengths it takes; empty when it takes any.
         parity: against the module it was exported from.
-        agreement: with the original, before compression: the share of the dev texts with the same label.
+        agreement: with the original, before compression, on the dev texts; as that of ``Parity``.
         score: on the recipe's dev texts, if there were any with labels.
     """
 
@@ -212,9 +177,9 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
     Attributes:
         source: the checkpoint, as the recipe named it.
         parameters: how many.
-        dim: hidden width; 0 where it is not known, of a model that came from TensorFlow.
-        heads: of each layer; empty where they are not known.
-        ffn: neurons of each layer; the same.
+        dim: hidden width.
+        heads: of each layer.
+        ffn: neurons of each layer.
         vocab: rows of the word embeddings.
     """
 
@@ -247,8 +212,10 @@ class Manifest(Strict, frozen=True, kw_only=True):
         schema: the version of this format.
         edgelm: the version that wrote it.
         created: UTC, ISO 8601.
-        task: ``text-classification``.
-        labels: by class index.
+        task: what the outputs mean.
+        labels: by class index, where the task has classes.
+        multi_label: each label is a question of its own.
+        mask_token_id: of ``fill-mask``.
         max_tokens: longer inputs are cut to this many tokens, special ones included, on every engine.
         pad_token_id: what inputs are padded with.
         device: the target it was built for.
@@ -260,8 +227,10 @@ class Manifest(Strict, frozen=True, kw_only=True):
     schema: Literal["edgelm.manifest/1"]
     edgelm: str
     created: str
-    task: Literal["text-classification"]
+    task: TaskName
     labels: tuple[str, ...]
+    multi_label: bool = False
+    mask_token_id: int | None = None
     max_tokens: int
     pad_token_id: int
     device: str

@@ -1,10 +1,11 @@
 """Our own encoder: DistilBERT's architecture with a width of its own for every layer.
 
-The forward pass equals transformers' DistilBertForSequenceClassification [Sanh 2019] and, with the token-type row
-folded into the positions, BertForSequenceClassification [Devlin 2019]. Two things are done for the engines:
+The forward pass equals transformers' DistilBERT [Sanh 2019] and, with the token-type row folded into the positions,
+BERT [Devlin 2019] and RoBERTa [Liu 2019], each with the head of its task. Two things are done for the engines:
 
 * the mask is an additive -1e4, not -3.4e38: the latter wrecks the ranges of static int8;
-* the last layer computes only the [CLS] row, the one row that the classifier reads. The logits are the same.
+* where the head reads the first row alone, as a classifier does, the last layer computes no other. The output is the
+  same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgelm.heads import ClassificationHead, Head, MaskHead, PoolingHead, TokenHead
+from edgelm.manifest import TaskName
+
 __all__ = ["Bias", "Encoder", "EncoderConfig", "Layer", "attention_bias", "linear_macs", "parameters"]
 
 MASKED = -1e4
@@ -24,7 +28,7 @@ MASKED = -1e4
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of an encoder with a sequence-classification head.
+    """Shape of an encoder with the head of its task.
 
     Attributes:
         vocab_size: rows of the word embeddings.
@@ -33,10 +37,17 @@ class EncoderConfig:
         heads: attention heads of each layer; may be 0, the sublayer is then a constant.
         ffn: FFN neurons of each layer; may be 0, the sublayer is then a constant.
         max_positions: longest input in tokens.
-        labels: names of the classes, by index.
-        head_activation: of the dense layer before the classifier: ``relu`` in DistilBERT, ``tanh`` in BERT.
+        labels: names of the classes, by index, where the task has classes.
+        head_activation: of the dense layer before a text's classifier: ``relu`` in DistilBERT, ``tanh`` in BERT.
         layer_norm_eps: of every LayerNorm.
         pad_token_id: what inputs are padded with.
+        task: decides the head.
+        multi_label: each label is a question of its own.
+        pooling: of ``feature-extraction``: the mean of all tokens, or the first.
+        normalize: vectors have length 1.
+        mask_token_id: of ``fill-mask``.
+        separator_id: what stands between a question and its context, in models that tell the second text from the
+            first by an embedding of its own; None in others.
     """
 
     vocab_size: int
@@ -49,6 +60,12 @@ class EncoderConfig:
     head_activation: Literal["relu", "tanh"] = "relu"
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+    task: TaskName = "text-classification"
+    multi_label: bool = False
+    pooling: Literal["cls", "mean"] = "mean"
+    normalize: bool = False
+    mask_token_id: int | None = None
+    separator_id: int | None = None
 
 
 class Bias(nn.Module):
@@ -70,9 +87,15 @@ class _Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_positions, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(0.0)
+        self._separator = config.separator_id
+        if self._separator is not None:
+            self.second = nn.Parameter(torch.zeros(config.dim))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         x = self.word(input_ids) + self.position.weight[: input_ids.shape[1]]
+        if self._separator is not None:  # of all tokens that have a separator before them
+            ends = (input_ids == self._separator).to(x.dtype)
+            x = x + (ends.cumsum(1) - ends).clamp(max=1.0)[:, :, None] * self.second
         out: Tensor = self.dropout(self.norm(x))
         return out
 
@@ -161,52 +184,58 @@ class _Layers(nn.ModuleList):
 
 
 class Encoder(nn.Module):
-    """DistilBERT with per-layer widths and a sequence-classification head."""
+    """DistilBERT with per-layer widths and the head of its task."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = _Embeddings(config)
         self.layers = _Layers(Layer(config, i) for i in range(len(config.heads)))
-        self.pooler = nn.Linear(config.dim, config.dim)
-        self.dropout = nn.Dropout(0.0)
-        self.classifier = nn.Linear(config.dim, len(config.labels))
+        self.head = _head(config, self.embeddings.word)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Classify.
+        """Run the model.
 
         Args:
             input_ids: int32 or int64, shape (batch, tokens).
             attention_mask: same dtype and shape, 1 for tokens and 0 for padding.
 
         Returns:
-            Logits, float32, shape (batch, classes).
+            The head's output, float32: for text classification logits, shape (batch, classes).
         """
         for x in self.hidden_states(input_ids, attention_mask):
             last = x
-        return self.classify(last)
+        out: Tensor = self.head(last, attention_mask)
+        return out
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[Tensor]:
-        """The embeddings and each layer's output, one after the other; of the last layer, the [CLS] row alone."""
-        bias = attention_bias(attention_mask)
+        """The embeddings and each layer's output, one after the other; of the last layer, only what the head reads."""
         x = self.embeddings(input_ids)
+        bias = attention_bias(attention_mask).to(x.dtype)  # torch computes nonsense for a mask of another type
         yield x
         for index, layer in enumerate(self.layers, start=1):
-            x = layer(x, bias, cls_only=index == len(self.layers))
+            x = layer(x, bias, cls_only=self.head.first_row and index == len(self.layers))
             yield x
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        """Logits, shape (batch, classes), from the last hidden state, shape (batch, tokens, dim)."""
-        pooled = self.pooler(hidden[:, 0])
-        activate = torch.relu if self.config.head_activation == "relu" else torch.tanh
-        logits: Tensor = self.classifier(self.dropout(activate(pooled)))
-        return logits
 
     def set_dropout(self, probability: float) -> None:
         """Set the probability of every dropout in the model; it acts in training mode only."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability
+
+
+def _head(config: EncoderConfig, word: nn.Embedding) -> Head:
+    match config.task:
+        case "text-classification":
+            return ClassificationHead(config.dim, len(config.labels), config.head_activation)
+        case "token-classification":
+            return TokenHead(config.dim, len(config.labels))
+        case "question-answering":
+            return TokenHead(config.dim, 2)
+        case "fill-mask":
+            return MaskHead(config.dim, word, config.layer_norm_eps)
+        case "feature-extraction":
+            return PoolingHead(config.dim, config.pooling, normalize=config.normalize)
 
 
 def attention_bias(attention_mask: Tensor) -> Tensor:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from edgelm import runtimes
+from edgelm import runtimes, tasks
 from edgelm.bundle import Bundle
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, DeviceUnavailable
 from edgelm.manifest import Manifest, Variant
-from edgelm.runtimes import Logits, Session
+from edgelm.runtimes import Logits, Session, selftest
 from edgelm.runtimes.choose import able, fastest
-from edgelm.tasks import classify
-from edgelm.text import Tokenizer
+from edgelm.runtimes.place import CPU, Place, parse
+from edgelm.tasks import check_options
+from edgelm.text import Tokenizer, Window
 
-__all__ = ["Model", "check_device", "load"]
+__all__ = ["Model", "check_device", "load", "place"]
 
-DEVICES = ("auto", "cpu")
+_log = logging.getLogger("edgelm")
 
 
 def load(
@@ -31,35 +34,85 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    allow_cpu_ops: bool = False,
 ) -> Model:
     """Load a bundle to run on this machine.
 
+    The first time a variant is loaded on a machine, the bundle's golden inputs are run through it.
+
     Args:
         path: the ``.edgelm`` file.
-        device: ``auto`` takes the variant that is fastest here, as measured; in this version that is always one on
-            the CPU, and ``cpu`` says the same.
+        device: ``auto`` takes the variant that is fastest here on the CPU, as measured. Any other is what runs, or it
+            raises: ``cpu``, ``cuda``, ``cuda:1``, ``tensorrt``, ``openvino``, ``coreml``, ``directml``, ``xnnpack``
+            (LiteRT), ``qnn``.
         engine: only this one, such as ``onnxruntime`` or ``litert``.
         precision: only this one, such as ``int8-dynamic``.
         threads: for the engine; the physical cores that this process may use when not given.
+        allow_cpu_ops: let the CPU compute what the device cannot.
 
     Raises:
         BundleError: the bundle cannot be read.
+        DataError: ``threads`` is less than 1.
         DeviceUnavailable: what was asked for would not really be used here.
+        SelfTestFailed: the variant computes something else here than where it was built.
     """
-    check_device(device)
+    asked = place(device, allow_cpu_ops=allow_cpu_ops)
     if threads is not None and threads < 1:
         raise DataError(f"threads: expected at least 1, found {threads}")
     bundle, threads = Bundle(path), threads or cores()
-    variants = able(bundle.manifest, engine, precision)
+    variants = able(bundle.manifest, engine, precision, asked.device)
+    verdicts: dict[Variant, dict[str, Any]] = {}
 
-    def opened(variant: Variant) -> Session:
-        return runtimes.engine(variant.engine).load(bundle.read(variant.file), threads=threads)
+    def read(variant: Variant) -> bytes:
+        return bundle.read(variant.file)
 
+    def start(variant: Variant, artifact: bytes) -> Session:
+        session = runtimes.engine(variant.engine).load(artifact, threads=threads, place=asked)
+        try:
+            verdicts[variant] = _tested(bundle, variant, session, threads, asked)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    why: dict[str, Any]
     if len(variants) == 1:
-        return Model(bundle.manifest, bundle.tokenizer, variants[0], opened(variants[0]), {"chosen": "the only one"})
-    choice = fastest(variants, opened, threads=threads, vocab=bundle.manifest.model.vocab)
-    why = {"chosen": "fastest measured here", "medians_ms": choice.medians_ms, "measured_earlier": choice.cached}
-    return Model(bundle.manifest, bundle.tokenizer, choice.variant, opened(choice.variant), why)
+        variant, why = variants[0], {"chosen": "the only one"}
+        session = start(variant, read(variant))
+    else:
+        vocab = bundle.manifest.model.vocab
+        choice = fastest(variants, read, start, bundle=bundle.path.name, threads=threads, vocab=vocab, place=asked)
+        variant, session = choice.variant, choice.session
+        why = {"chosen": "fastest measured here", "medians_ms": choice.medians_ms, "measured_earlier": choice.cached}
+        why["left_out"] = choice.left_out
+    return Model(bundle.manifest, bundle.tokenizer, variant, session, {**why, "self_test": verdicts[variant]})
+
+
+def place(device: str, *, allow_cpu_ops: bool = False) -> Place:
+    """Where to run, from a device's name; ``auto`` is the CPU.
+
+    Raises:
+        DeviceUnavailable: there is no device of this name.
+    """
+    others = [runtimes.engine(name).DEVICES for name in runtimes.names() if name not in runtimes.ENGINES]
+    asked = parse(device, allow_cpu_ops=allow_cpu_ops, others=tuple(name for devices in others for name in devices))
+    return CPU if asked.device == "auto" else asked
+
+
+def _tested(bundle: Bundle, variant: Variant, session: Session, threads: int, where: Place) -> dict[str, Any]:
+    """What the self-test says, for ``explain``."""
+    if selftest.ENTRY not in bundle.downloads:
+        _log.warning("%s: holds no %s, so %s is not tested here", bundle.path, selftest.ENTRY, variant.file)
+        return {"passed": None}
+    read = partial(bundle.read, selftest.ENTRY)
+    verdict, earlier = selftest.tested(variant, session, read, threads=threads, place=where)
+    return {
+        "passed": verdict.passed,
+        "rows": verdict.rows,
+        "difference": verdict.difference,
+        "bound": verdict.bound,
+        "tested_earlier": earlier,
+    }
 
 
 class Model:
@@ -68,6 +121,8 @@ class Model:
     Attributes:
         manifest: of the bundle.
         variant: what runs.
+        task: what its outputs mean.
+        tokenizer: of the bundle.
     """
 
     def __init__(
@@ -75,7 +130,13 @@ class Model:
     ) -> None:
         """Use ``edgelm.load``."""
         self.manifest, self.variant = manifest, variant
-        self._tokenizer = Tokenizer(tokenizer, max_tokens=manifest.max_tokens, pad_token_id=manifest.pad_token_id)
+        self.tokenizer = Tokenizer(tokenizer, max_tokens=manifest.max_tokens, pad_token_id=manifest.pad_token_id)
+        self.task = tasks.of(
+            manifest.task,
+            labels=manifest.labels,
+            multi_label=manifest.multi_label,
+            mask_token_id=manifest.mask_token_id,
+        )
         self._session, self._why = session, why
 
     @property
@@ -83,43 +144,68 @@ class Model:
         """Names of the classes, by index."""
         return self.manifest.labels
 
-    def __call__(self, texts: str | Sequence[str], *, top_k: int | None = 0) -> Any:
-        """Classify.
+    def __call__(self, inputs: Any = None, **options: Any) -> Any:
+        """Answer.
 
         Args:
-            texts: one text or several; lengths may differ freely.
-            top_k: this many labels for each text, all with None. Without it, the best one.
+            inputs: one or several, whose lengths may differ freely: texts; of question answering, mappings with
+                ``question`` and ``context``, which one alone may also be given as keywords.
+            options: of the task, as transformers' pipelines have them. Text classification: ``top_k`` labels for each
+                text, all with None. Token classification: ``aggregation_strategy``, ``stride``. Question answering:
+                ``top_k``, ``max_answer_len``, ``handle_impossible_answer``, ``doc_stride``. Fill-mask: ``top_k``,
+                ``targets``. See the ``answer`` of ``edgelm.tasks``.
 
         Returns:
-            As transformers' pipeline. Without ``top_k`` a list with an answer for each text, an answer being
-            ``{"label": str, "score": float}``; with it an answer is a list of those, best first, and for one text
-            alone the answer itself is returned.
+            As transformers' pipeline: for a list, a list with the answer to each; for one input its answer, which for
+            text classification without ``top_k`` is a list of one.
 
         Raises:
-            DataError: something is not text; it says which.
+            DataError: an input is not what the task takes, and it says which; or there is no such option.
         """
-        several = [texts] if isinstance(texts, str) else texts
+        if inputs is None and options.keys() >= {"question", "context"}:
+            inputs = {key: options.pop(key) for key in ("question", "context")}
+        alone = isinstance(inputs, str | Mapping)
+        several = [inputs] if alone else inputs
         if not isinstance(several, Sequence) or isinstance(several, bytes):
-            raise DataError(f"expected a text or a list of texts, found {type(texts).__name__}")
-        if top_k is not None and top_k < 0:
-            raise DataError(f"top_k: expected a positive number or None, found {top_k}")
-        count = len(self.labels) if top_k is None else top_k or 1
-        found = classify(self.logits(several), self.labels, count)
-        if top_k == 0:
-            return [answers[0] for answers in found]
-        return found[0] if isinstance(texts, str) else found
+            raise DataError(f"expected a text or a list of texts, found {type(inputs).__name__}")
+        check_options(self.task, options, self.manifest.task)
+        cut = self.task.cut(self.tokenizer, several, **options)
+        answers = [
+            self.task.answer(self.tokenizer, given, windows, [self.run(window) for window in windows], **options)
+            for given, windows in zip(several, cut, strict=True)
+        ]
+        if alone and not (self.manifest.task == "text-classification" and "top_k" not in options):
+            return answers[0]
+        return answers
+
+    def encode(self, texts: Sequence[str]) -> Logits:
+        """Vectors of texts, float32, shape (texts, dim), of a model for ``feature-extraction``.
+
+        Raises:
+            DataError: the model is for another task, or something is not text.
+        """
+        if self.manifest.task != "feature-extraction":
+            raise DataError(f"this model is for {self.manifest.task}: expected one for feature-extraction")
+        return self.logits(texts)
 
     def logits(self, texts: Sequence[str]) -> Logits:
-        """Logits, float32, shape (texts, classes)."""
-        rows = self._tokenizer.encode(texts)
-        if not rows:
+        """The outputs for texts that have one row each: logits of text classification, shape (texts, classes)."""
+        windows = self.tokenizer.windows(texts)
+        if not windows:
             return np.zeros((0, len(self.labels)), np.float32)
-        # One by one, at each text's own length: nothing is padded, and int8 gives a text the same answer alone and
-        # among others (dynamic quantization scales a whole batch by its largest activation).
-        return np.concatenate([self._session.run(row[None], np.ones_like(row)[None]) for row in rows])
+        return np.stack([self.run(window) for window in windows])
+
+    def run(self, window: Window) -> Logits:
+        """The output for what is read at once, without its batch axis.
+
+        One by one, at its own length: nothing is padded, and int8 gives a text the same answer alone and among others
+        (dynamic quantization scales a whole batch by its largest activation).
+        """
+        output: Logits = self._session.run(window.ids[None], np.ones_like(window.ids)[None])[0]
+        return output
 
     def explain(self) -> dict[str, Any]:
-        """What runs: engine, version, provider, threads, signatures, artifact, and why it was chosen."""
+        """What runs: engine, device, provider, threads, signatures, nodes, artifact, self-test, and why this one."""
         return {
             **self._session.explain(),
             "precision": self.variant.precision,
@@ -142,13 +228,13 @@ class Model:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that would not really be used.
+    """Refuse a device that ``edgelm profile`` does not measure on.
 
     Raises:
-        DeviceUnavailable: it is neither ``auto`` nor ``cpu``, which are what the engines of this version run on.
+        DeviceUnavailable: it is neither ``auto`` nor ``cpu``, or there is none of that name.
     """
-    if device not in DEVICES:
+    if place(device).device != "cpu":
         raise DeviceUnavailable(
-            f"device '{device}' would not really be used: this version of edgelm runs on the CPU alone; "
+            f"device '{device}' would not really be used: edgelm profile measures on the CPU; "
             "ask for device 'cpu' or 'auto'"
         )

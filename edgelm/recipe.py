@@ -24,6 +24,7 @@ __all__ = [
     "Data",
     "Distill",
     "Export",
+    "Features",
     "Gate",
     "Located",
     "Prune",
@@ -57,6 +58,18 @@ class Data(Strict, frozen=True, kw_only=True):
     dev: str | None = None
     unlabelled: tuple[str, ...] = ()
     min_tokens: Annotated[int, Meta(ge=0)] = 0
+
+
+class Features(Strict, frozen=True, kw_only=True):
+    """One vector for a text, whatever the checkpoint's head.
+
+    Attributes:
+        pooling: the ``mean`` of all tokens' states, or that of the first (``cls``).
+        normalize: to length 1.
+    """
+
+    pooling: Literal["mean", "cls"]
+    normalize: bool = False
 
 
 class Vocab(Strict, frozen=True, kw_only=True):
@@ -207,6 +220,7 @@ class Gate(Strict, frozen=True, kw_only=True):
 DEFAULT_GATES: dict[Precision, Gate] = {
     "fp32": Gate(max_abs_diff=1e-3, agreement=1.0, kl=1e-5, accuracy_loss=0.0),
     "int8-dynamic": Gate(max_abs_diff=2.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
+    "int8-static": Gate(max_abs_diff=2.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
 }
 
 
@@ -217,6 +231,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         schema: the version of this format.
         model: checkpoint folder, relative to the recipe, or hub id.
         data: the texts.
+        features: read the checkpoint for its vectors.
         vocab: vocabulary trimming, if any.
         prune: structured pruning, if any.
         budget: what the result may cost, if that decides how much is pruned.
@@ -229,6 +244,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     schema: Literal["edgelm.recipe/1"]
     model: str | None = None
     data: Data = Data()
+    features: Features | None = None
     vocab: Vocab | None = None
     prune: Prune | None = None
     budget: Budget | None = None

@@ -6,14 +6,16 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgelm import console
 from edgelm.bundle import Bundle
-from edgelm.manifest import Device, Manifest, Profile, Variant
+from edgelm.manifest import Device, Manifest, Variant
 from edgelm.profile import stats, table
+from edgelm.profile.doubts import doubts
+from edgelm.runs import Profile
 from edgelm.schema import to_dict
 
 __all__ = [
@@ -29,9 +31,8 @@ __all__ = [
     "inspect_json",
     "inspected",
     "planned",
-    "profile_json",
-    "profiled",
     "scores",
+    "verified",
 ]
 
 
@@ -41,12 +42,6 @@ def build_json(bundle: Bundle) -> dict[str, Any]:
     baseline = to_dict(bundle.manifest.baseline) | _runs_of(profile, table.ORIGINAL, "fp32")
     machine = {"machine": to_dict(profile.machine)} if profile else {}
     return {"bundle": str(bundle.path), "baseline": baseline, "variants": _variants(bundle, profile), **machine}
-
-
-def profile_json(profile: Profile) -> dict[str, Any]:
-    """``runs[]`` with their statistics, beside the raw samples that they are derived from, and ``machine``."""
-    runs = [stats.row(run) | {"samples_ns": list(run.samples_ns)} for run in profile.runs]
-    return {"runs": runs, "machine": to_dict(profile.machine), "load": [profile.load_start, profile.load_end]}
 
 
 def inspect_json(bundle: Bundle) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def built(bundle: Bundle, profile: Profile, html: Path, example: str) -> None:
         f"{manifest.model.parameters / 1e6:.1f} M parameters, from {base.parameters / 1e6:.1f} M. "
         "Agreement: how often it answers as the original does."
     )
-    for warning in table.warnings(profile):
+    for warning in doubts(profile):
         console.err.print(f"[yellow]note:[/yellow] {warning}")
     us = _this_command()
     commands = (["run", out, example], ["profile", out, "--html", html], ["inspect", out])
@@ -152,23 +147,14 @@ def inspected(bundle: Bundle) -> None:
             "model",
             f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim}, vocabulary {model.vocab}",
         ),
-        ("heads", " ".join(map(str, model.heads)) or table.NONE),
-        ("FFN", " ".join(map(str, model.ffn)) or table.NONE),
+        ("heads", " ".join(map(str, model.heads))),
+        ("FFN", " ".join(map(str, model.ffn))),
         ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
     ]
     _facts(facts)
     _print(_files(manifest))
     _print(table.sizes(manifest, bundle.profile, bundle.downloads))
     _print(table.parity(manifest))
-
-
-def profiled(profile: Profile) -> None:
-    """Every run, the machine, and what to know before trusting them."""
-    _print(table.latency(profile))
-    machine = profile.machine
-    console.out.print(f"{machine.cpu}, {machine.cores} cores, {machine.system}")
-    for warning in table.warnings(profile):
-        console.err.print(f"[yellow]note:[/yellow] {warning}")
 
 
 def scores(results: Iterable[dict[str, Any]]) -> None:
@@ -180,9 +166,18 @@ def scores(results: Iterable[dict[str, Any]]) -> None:
 def answers(texts: Sequence[str], found: Sequence[Any]) -> None:
     """One line for each text."""
     for text, answer in zip(texts, found, strict=True):
-        several = answer if isinstance(answer, list) else [answer]
-        words = ", ".join(f"{one['label']} {one['score']:.3f}" for one in several)
-        print(f"{words}\t{text}")  # not through rich, which would turn the tab into spaces
+        print(f"{_said(answer)}\t{text}")  # not through rich, which would turn the tab into spaces
+
+
+def _said(answer: Any) -> str:
+    """An answer of any task in a few words."""
+    if isinstance(answer, Mapping):
+        words = next(str(answer[key]) for key in ("label", "answer", "token_str", "word") if key in answer)
+        kind = next((f"{answer[key]} " for key in ("entity_group", "entity") if key in answer), "")
+        return f"{kind}{words} {answer['score']:.3f}"
+    if answer and isinstance(answer[0], float):
+        return f"[{', '.join(f'{number:.3f}' for number in answer[:4])}, … {len(answer)} in all]"
+    return ", ".join(f"({_said(one)})" if isinstance(one, list) else _said(one) for one in answer) or table.NONE
 
 
 def devices(known: Iterable[Device], here: str) -> None:
@@ -211,7 +206,8 @@ def device(one: Device) -> None:
 
 def doctor(found: dict[str, Any]) -> None:
     """What this machine has and lacks, with the line that mends it."""
-    machine = found["machine"]
+    machine, cache = found["machine"], found["cache"]
+    writable = "writable" if cache["writable"] else "NOT writable"
     _facts(
         [
             ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['arch']}, {machine['system']}"),
@@ -219,13 +215,32 @@ def doctor(found: dict[str, Any]) -> None:
             ("device", found["device"] or "no profile fits: give --device by name"),
             ("memory", f"{table.size(found['memory_free_bytes'])} free of {table.size(machine['memory_bytes'])}"),
             ("disk", f"{table.size(found['disk_free_bytes'])} free here"),
-            ("cache", f"{found['cache']['folder']}, {'writable' if found['cache']['writable'] else 'NOT writable'}"),
+            ("cache", f"{cache['folder']}, {writable}, {cache['files']} files"),
         ]
     )
     engines = [(e["engine"], e["version"] or table.NONE, e["cure"] or "ready") for e in found["engines"]]
     console.out.print(console.table("", ("engine", "version", "state"), engines))
     extras = [(e["extra"], "installed" if e["installed"] else f"missing: {e['install']}") for e in found["extras"]]
     console.out.print(console.table("", ("extra", "state"), extras))
+    fastest = [(one["bundle"], one["variant"], one["device"], str(one["threads"])) for one in cache["fastest"]]
+    if fastest:
+        console.out.print(console.table("", ("bundle", "fastest here", "device", "threads"), fastest))
+
+
+def verified(found: dict[str, Any]) -> None:
+    """The state of each variant, and what is damaged."""
+    rows = []
+    for one in found["variants"]:
+        ran = "difference" in one
+        figures = (f"{one['difference']:.2g}", f"{one['bound']:.2g}", f"{one['ms']:.0f}") if ran else (table.NONE,) * 3
+        rows.append((one["engine"], one["precision"], one["state"], *figures))
+    columns = ("engine", "precision", "state", "difference", "at most", "ms")
+    console.out.print(console.table("", columns, rows))
+    for one in [*found["entries"], *found["variants"]]:
+        if one["problem"]:
+            console.err.print(f"[yellow]note:[/yellow] {one['problem']}", soft_wrap=True)
+    damaged = sum(one["problem"] is not None for one in found["entries"])
+    console.out.print(f"{len(found['entries'])} entries, {damaged or 'none'} damaged")
 
 
 def _or_none(value: float | None, form: str) -> str:

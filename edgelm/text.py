@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -12,9 +15,28 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "Window", "sample"]
 
 _log = logging.getLogger("edgelm")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a model reads at once: a text, or as much of it as fits.
+
+    Attributes:
+        ids: token ids, int32, shape (tokens,).
+        spans: first character and the one after the last of each token in its text, int32, shape (tokens, 2).
+        parts: which text each token is of: 0, 1 for the second of a pair, -1 for special tokens; int8, shape (tokens,).
+        words: which word of its text, int32, shape (tokens,); -1 for special tokens.
+        tokens: as the vocabulary spells them.
+    """
+
+    ids: NDArray[np.int32]
+    spans: NDArray[np.int32]
+    parts: NDArray[np.int8]
+    words: NDArray[np.int32]
+    tokens: tuple[str, ...]
 
 
 class Tokenizer:
@@ -43,6 +65,7 @@ class Tokenizer:
             raise DataError(f"tokenizer.json cannot be read: {exc}") from exc
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
+        self._content, self._sliding = content, dict[tuple[int, bool], tokenizers.Tokenizer]()
         self.max_tokens, self.pad_token_id = max_tokens, pad_token_id
         self._told = not tell
 
@@ -52,13 +75,90 @@ class Tokenizer:
         Raises:
             DataError: something among them is not text; it says which.
         """
+        return [np.array(encoding.ids, np.int32) for encoding in self._encoded(texts)]
+
+    def windows(self, texts: Sequence[str]) -> list[Window]:
+        """The same with all that is known of each token.
+
+        Raises:
+            DataError: as ``encode``.
+        """
+        return [_window(encoding) for encoding in self._encoded(texts)]
+
+    def slide(self, texts: Sequence[str], seconds: Sequence[str] | None, *, stride: int) -> list[list[Window]]:
+        """Each text whole, in as many windows as it takes.
+
+        Args:
+            texts: the texts.
+            seconds: a second text for each, which is then what slides; the first is in every window.
+            stride: tokens that neighbouring windows share.
+
+        Raises:
+            DataError: as ``encode``; or a stride, or a first text, that leaves no room.
+        """
+        for index, text in enumerate([*texts, *(seconds or ())]):
+            _check(text, f"text {index % len(texts)}" if len(texts) > 1 else "the text")
+        tokenizer = self._slider(stride, pairs=seconds is not None)
+        if seconds is None:
+            return [_unrolled(encoding) for encoding in tokenizer.encode_batch(list(texts))]
+        room = self.max_tokens - stride - tokenizer.num_special_tokens_to_add(True)
+        lengths = [len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        for index, length in enumerate(lengths):
+            if length >= room:
+                which = f"question {index}" if len(texts) > 1 else "the question"
+                raise DataError(
+                    f"{which} has {length} tokens: expected fewer than {room}, to leave room for the context"
+                )
+        return [_unrolled(encoding) for encoding in tokenizer.encode_batch(list(zip(texts, seconds, strict=True)))]
+
+    def piece(self, index: int) -> str:
+        """How the vocabulary spells a token."""
+        return str(self._tokenizer.id_to_token(index))
+
+    def id(self, piece: str) -> int | None:
+        """The token of this spelling; None if there is none."""
+        found: int | None = self._tokenizer.token_to_id(piece)
+        return found
+
+    def is_unknown(self, index: int) -> bool:
+        """Whether this token stands for what the vocabulary has not."""
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        return unknown is not None and index == self._tokenizer.token_to_id(unknown)
+
+    @property
+    def marks_continuations(self) -> bool:
+        """Whether pieces inside a word are spelled with a mark, as WordPiece does."""
+        return bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+
+    def decode(self, ids: Sequence[int] | NDArray[np.int32], *, bare: bool) -> str:
+        """Text of token ids; without the special ones, if ``bare``."""
+        return str(self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=bare))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Text of tokens as the vocabulary spells them."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+
+    def _encoded(self, texts: Sequence[str]) -> list[Any]:
         for index, text in enumerate(texts):
             _check(text, f"text {index}" if len(texts) > 1 else "the text")
-        found = self._tokenizer.encode_batch(list(texts))
+        found: list[Any] = self._tokenizer.encode_batch(list(texts))
         if not self._told and any(encoding.overflowing for encoding in found):
             self._told = True
             _log.warning("a text was cut to %d tokens, the limit of this model; said once", self.max_tokens)
-        return [np.array(encoding.ids, np.int32) for encoding in found]
+        return found
+
+    def _slider(self, stride: int, *, pairs: bool) -> tokenizers.Tokenizer:
+        """One that slides: made once for each stride, since truncation is a state of it and threads share it."""
+        if not 0 <= stride < self.max_tokens - self._tokenizer.num_special_tokens_to_add(pairs):
+            raise DataError(f"stride {stride}: expected fewer tokens than the limit of this model, {self.max_tokens}")
+        key = stride, pairs
+        if key not in self._sliding:
+            made = tokenizers.Tokenizer.from_str(self._content.decode("utf-8"))
+            made.no_padding()
+            made.enable_truncation(self.max_tokens, stride=stride, strategy="only_second" if pairs else "longest_first")
+            self._sliding[key] = made
+        return self._sliding[key]
 
     def known(self, texts: Sequence[str]) -> float:
         """The share of words that are whole in the vocabulary, neither cut nor ``[UNK]``; 1.0 if there are no words."""
@@ -87,6 +187,29 @@ class Tokenizer:
             input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = 1
         return input_ids, attention_mask
+
+
+def sample() -> tuple[str, ...]:
+    """The texts that ship with edgelm, for where none are given: 200 of all kinds and lengths."""
+    content = resources.files("edgelm").joinpath("sample.txt").read_text(encoding="utf-8")
+    return tuple(line for line in content.split("\n") if line)
+
+
+def _unrolled(encoding: Any) -> list[Window]:
+    return [_window(encoding), *(_window(one) for one in encoding.overflowing)]
+
+
+def _window(encoding: Any) -> Window:
+    special = np.array(encoding.special_tokens_mask, bool)
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids], np.int8)
+    words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int32)
+    return Window(
+        ids=np.array(encoding.ids, np.int32),
+        spans=np.array(encoding.offsets, np.int32).reshape(-1, 2),
+        parts=np.where(special, np.int8(-1), parts),
+        words=words,
+        tokens=tuple(encoding.tokens),
+    )
 
 
 def _check(text: object, which: str) -> None:

@@ -11,16 +11,16 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgelm.errors import MissingExtra, RecipeError
-from edgelm.manifest import Precision
+from edgelm.manifest import Int8, Precision
 
 if __name__ != "edgelm.exporters":
     raise ImportError("use edgelm.exporters: imported from the checkout, this would be a second copy")
 
 if TYPE_CHECKING:
-    from edgelm.exporters.parity import Answers
     from edgelm.model import Encoder
+    from edgelm.runtimes import Ids
 
-__all__ = ["EXPORTERS", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
+__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
 
 # onnxruntime's wheels report usage unless this is set before they are imported, and its quantizer imports them
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -47,6 +47,8 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
+UNCALIBRATED = "int8-static is calibrated on real texts: expected --data FILE, or data.train or data.dev in the recipe"
+
 Tell = Callable[[Report], None]
 """Called with the report of each artifact."""
 
@@ -69,25 +71,35 @@ class Exporter(Protocol):
     """What it can write."""
 
     def export(
-        self, model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+        self,
+        model: Encoder,
+        precisions: Sequence[Precision],
+        lengths: Sequence[int],
+        *,
+        calibration: Sequence[Ids] | None = None,
+        int8: Int8 = "u8s7",
+        tell: Tell = log,
     ) -> dict[Precision, bytes]:
         """Write a model in each precision, load every artifact in its engine and run it.
 
-        Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its output is
-        ``logits``, float32, shape (batch, classes).
+        Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its one output
+        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``.
 
         Args:
             model: the encoder, in evaluation mode; it is not changed.
             precisions: what to write.
             lengths: token lengths to write signatures for, where the format has signatures; the longest is the
                 longest input the artifact takes.
+            calibration: token ids of real texts, int32, shape (tokens,) each, without padding; for ``int8-static``.
+            int8: types of integer products, where the engine has a choice; the default is exact on every processor.
             tell: is given a report of each artifact.
 
         Returns:
             The artifacts, in the order of ``precisions``.
 
         Raises:
-            RecipeError: a precision or length that cannot be written.
+            RecipeError: a precision or length that cannot be written, or one that lacks its calibration.
+            DataError: the calibration says too little.
             ExportFailed: a converter failed, or an artifact does not load and run.
         """
 
@@ -95,9 +107,10 @@ class Exporter(Protocol):
 def check_request(
     form: str,
     known: Sequence[Precision],
-    model: Encoder | Answers,
+    model: Encoder,
     precisions: Sequence[Precision],
     lengths: Sequence[int],
+    calibration: Sequence[Ids] | None = None,
 ) -> None:
     """Refuse what an exporter cannot write.
 
@@ -107,13 +120,17 @@ def check_request(
         model: what is to be exported.
         precisions: what is asked for.
         lengths: token lengths that are asked for.
+        calibration: texts to calibrate on, if there are any.
 
     Raises:
-        RecipeError: a precision is not among the known, there is no length, or the model is too short for one.
+        RecipeError: a precision is not among the known or has no texts to be calibrated on, there is no length, or the
+            model is too short for one.
     """
     for precision in precisions:
         if precision not in known:
             raise RecipeError(f"{form} is not written as {precision}: expected one of {', '.join(known)}")
+    if "int8-static" in precisions and calibration is None:
+        raise RecipeError(UNCALIBRATED)
     most = model.config.max_positions
     if not lengths or min(lengths) < 2 or max(lengths) > most:
         raise RecipeError(f"lengths {list(lengths)}: expected at least one number of tokens from 2 to {most}")

@@ -1,64 +1,85 @@
 """ONNX for ONNX Runtime: one file for any batch and length, standard operators only.
 
-fp32 is torch.onnx's export at opset 23, with one ``Attention`` operator a layer. int8-dynamic has signed weights with
-one scale a column (a row, in the word embeddings) and quantizes activations, unsigned, as it runs: the pair of types
-that reaches the VNNI and AMX kernels of x86, several times faster than any other pair.
+fp32 is torch.onnx's export at opset 23, with one ``Attention`` operator a layer. The other precisions are made of
+it, each by the module of its name.
 """
 
 from __future__ import annotations
 
 import copy
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 from onnx import ModelProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, check_request, log
-from edgelm.exporters.onnx_graph import quantize_embedding_, sum_residuals_, tidy_
+from edgelm.exporters.calibrate import calibrate
+from edgelm.exporters.onnx_dynamic import dynamic
+from edgelm.exporters.onnx_graph import quantize_embedding_, split_gemms_, sum_residuals_, tidy_
+from edgelm.exporters.onnx_static import static
 from edgelm.exporters.quiet import quiet
 from edgelm.exporters.simplify import simplified
 from edgelm.exporters.trial import try_out
-from edgelm.manifest import Precision
+from edgelm.manifest import Int8, Precision
 from edgelm.model import Encoder
+from edgelm.runtimes import Ids
 
 __all__ = ["ENGINE", "OPSET", "PRECISIONS", "export"]
 
 ENGINE = "onnxruntime"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic", "int8-static")
 OPSET = 23
 """The first with an ``Attention`` operator."""
 
-_EMBEDDING = "embeddings.word.weight"
-
 
 def export(
-    model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+    model: Encoder,
+    precisions: Sequence[Precision],
+    lengths: Sequence[int],
+    *,
+    calibration: Sequence[Ids] | None = None,
+    int8: Int8 = "u8s7",
+    tell: Tell = log,
 ) -> dict[Precision, bytes]:
     """Write a model as ONNX in each precision; see ``edgelm.exporters.Exporter``.
 
     Any batch and any length up to ``max(lengths)`` can be run; position embeddings beyond that are left out.
     """
-    check_request("onnx", PRECISIONS, model, precisions, lengths)
+    check_request("onnx", PRECISIONS, model, precisions, lengths, calibration)
     limit, started = max(lengths), time.perf_counter()
     exported, notes = simplified(_converted(model, limit), limit, model.config.vocab_size)
     sum_residuals_(exported)
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
-        made = exported if precision == "fp32" else _quantized(exported)
+        made, said = _written(exported, precision, model, calibration, int8)
         artifacts[precision] = _checked(made, precision, model, limit)
         seconds, started = time.perf_counter() - started, time.perf_counter()
-        tell(Report("onnx", precision, len(artifacts[precision]), len(made.graph.node), seconds, notes))
+        tell(Report("onnx", precision, len(artifacts[precision]), len(made.graph.node), seconds, (*notes, *said)))
         notes = ()  # it is about the graph that all of them share
     return artifacts
+
+
+def _written(
+    exported: ModelProto, precision: Precision, model: Encoder, calibration: Sequence[Ids] | None, int8: Int8
+) -> tuple[ModelProto, tuple[str, ...]]:
+    """A model in a precision, and what is to be said of it."""
+    if precision == "fp32":
+        return exported, ()
+    rest = copy.deepcopy(exported)
+    quantize_embedding_(rest)
+    if precision == "int8-dynamic":
+        return dynamic(rest, int8), ()
+    split_gemms_(rest)
+    found = calibrate(model, calibration or ())
+    linears = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    weights = {name: module.weight.detach().numpy() for name, module in linears}
+    return static(rest, weights, found, int8), found.notes
 
 
 class _Attention(nn.Module):
@@ -103,7 +124,7 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
                 _twin(model, limit),
                 (ids, mask),
                 input_names=["input_ids", "attention_mask"],
-                output_names=["logits"],
+                output_names=[model.head.OUTPUT],
                 opset_version=OPSET,
                 dynamic_shapes=(shapes, shapes),
                 dynamo=True,
@@ -117,32 +138,11 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
     return proto
 
 
-def _quantized(exported: ModelProto) -> ModelProto:
-    model = copy.deepcopy(exported)
-    quantize_embedding_(model, _EMBEDDING)
-    with tempfile.TemporaryDirectory(prefix="edgelm-int8-") as folder, quiet(""):  # it logs to the root logger
-        path = Path(folder, "model.onnx")
-        try:
-            quantize_dynamic(
-                model,
-                path,
-                op_types_to_quantize=["MatMul", "Gemm"],  # with all types it would write an invalid QAttention
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
-        except Exception as exc:  # it raises bare ones too
-            raise ExportFailed(f"onnx int8-dynamic: onnxruntime does not quantize the model: {exc}") from exc
-        quantized = onnx.load(path)
-    tidy_(quantized)
-    return quantized
-
-
 def _checked(made: ModelProto, precision: Precision, model: Encoder, limit: int) -> bytes:
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportFailed(f"onnx {precision}: the ONNX checker refuses what was exported: {exc}") from exc
     artifact: bytes = made.SerializeToString()
-    try_out(artifact, f"onnx {precision}", ((1, 2), (1, limit), (3, min(5, limit))), model.config, by=ENGINE)
+    try_out(artifact, f"onnx {precision}", ((1, 2), (1, limit), (3, min(5, limit))), model.head, by=ENGINE)
     return artifact

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["quantize_embedding_", "sum_residuals_", "tidy_"]
+__all__ = ["linear_layers", "quantize_embedding_", "split_gemms_", "sum_residuals_", "symmetric", "tidy_"]
 
 
 def sum_residuals_(model: ModelProto) -> int:
@@ -25,19 +28,60 @@ def sum_residuals_(model: ModelProto) -> int:
     return len(residuals)
 
 
-def quantize_embedding_(model: ModelProto, weight: str) -> None:
+def linear_layers(model: ModelProto, weights: Mapping[str, NDArray[np.float32]]) -> dict[str, str]:
+    """The linear layers: name of the module by the output of its MatMul.
+
+    They are told by what they hold, since names of weights do not outlive a transposition.
+
+    Args:
+        model: float32, with MatMul for linear layers.
+        weights: of the modules by their names, shape (outputs, inputs).
+    """
+    names = defaultdict[bytes, list[str]](list)
+    for name, weight in reversed(list(weights.items())):
+        names[weight.T.tobytes()].append(name)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = dict[str, str]()
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            alike = names[numpy_helper.to_array(constants[node.input[1]]).tobytes()]
+            if alike:
+                found[node.output[0]] = alike.pop()
+    return found
+
+
+def split_gemms_(model: ModelProto) -> None:
+    """Write every Gemm with a transposed constant, as torch does linear layers of matrices, as MatMul and Sum.
+
+    ONNX Runtime turns MatMul and Add of matrices back into a Gemm, whose bias would have to be quantized as well.
+    """
+    graph = model.graph
+    for index, node in reversed(list(enumerate(graph.node))):
+        if node.op_type == "Gemm":
+            x, weight, *bias = node.input
+            tensor = next(tensor for tensor in graph.initializer if tensor.name == weight)
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).T, weight))
+            product, out = f"{node.output[0]}_product", node.output[0]
+            graph.node.remove(node)
+            graph.node.insert(index, helper.make_node("Sum", [product, *bias], [out], out))
+            graph.node.insert(index, helper.make_node("MatMul", [x, weight], [product], product))
+
+
+def quantize_embedding_(model: ModelProto) -> None:
     """Store an embedding table as int8 with a scale for each row: y = codes[ids] * scale[ids].
 
     The quantizer of onnxruntime has one unsigned scale for the whole table, which the longest row decides.
 
     Args:
-        model: the model; ``weight`` is read by one Gather over its rows.
-        weight: name of the float32 initializer, shape (vocabulary, dim).
+        model: the model. The table is the one initializer of two dimensions whose rows a Gather takes.
     """
-    table = next(tensor for tensor in model.graph.initializer if tensor.name == weight)
-    position, gather = next((i, node) for i, node in enumerate(model.graph.node) if weight in node.input)
-    codes, scale = _symmetric(numpy_helper.to_array(table))
-    model.graph.initializer.remove(table)
+    tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    nodes = enumerate(model.graph.node)
+    position, gather = next((i, node) for i, node in nodes if node.op_type == "Gather" and node.input[0] in tables)
+    weight, table = gather.input[0], tables[gather.input[0]]
+    codes, scale = symmetric(numpy_helper.to_array(table), 1)
+    if sum(weight in node.input for node in model.graph.node) == 1:  # a masked language model's head reads it too
+        model.graph.initializer.remove(table)
     model.graph.initializer.extend(
         [numpy_helper.from_array(codes, f"{weight}_quantized"), numpy_helper.from_array(scale, f"{weight}_scale")]
     )
@@ -58,10 +102,10 @@ def tidy_(model: ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def _symmetric(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes in -127..127 and scales, shape (rows, 1); a row of zeros has scale 1."""
-    peak = np.abs(table).max(axis=1, keepdims=True)
-    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
+def symmetric(table: NDArray[np.float32], axis: int, top: int = 127) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codes from -top to top and scales, one for all values along the axis; where they are all 0 the scale is 1."""
+    peak = np.abs(table).max(axis=axis, keepdims=True)
+    scale = np.where(peak > 0, peak / top, 1).astype(np.float32)
     return np.rint(table / scale).astype(np.int8), scale
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from edgelm import tasks
 from edgelm.errors import DataError, GateFailed
 from edgelm.manifest import Parity
-from edgelm.model import Encoder, EncoderConfig
+from edgelm.model import Encoder
 from edgelm.recipe import Gate
 from edgelm.runtimes import Ids, Logits, Session
+from edgelm.tasks import Task
 
-__all__ = ["HOSTILE_TEXTS", "Answers", "check", "enforce", "reference"]
+__all__ = ["HOSTILE_TEXTS", "check", "enforce", "outputs", "reference", "task_of"]
 
 HOSTILE_TEXTS = (
     "",  # nothing but [CLS] [SEP]
@@ -36,59 +36,51 @@ HOSTILE_TEXTS = (
 _BATCH = 8
 
 
-class Answers(Protocol):
-    """A model that is no encoder of ours and answers for itself; see ``edgelm.exporters.foreign``."""
-
-    @property
-    def config(self) -> EncoderConfig:
-        """Its shape, as far as it is known."""
-
-    def logits(self, input_ids: Ids) -> Logits:
-        """Logits of rows of one length, int32, shape (batch, tokens), without padding."""
+def task_of(model: Encoder) -> Task:
+    """What a module's outputs mean."""
+    shape = model.config
+    return tasks.of(shape.task, labels=shape.labels, multi_label=shape.multi_label, mask_token_id=shape.mask_token_id)
 
 
-def reference(model: Encoder | Answers, rows: Sequence[Ids]) -> Logits:
-    """The module's own logits, which every variant is compared with; compute them once.
+def reference(model: Encoder, rows: Sequence[Ids]) -> Logits:
+    """A text classifier's logits, float32, shape (rows, classes); see ``outputs``."""
+    return np.stack(outputs(model, rows))
+
+
+def outputs(model: Encoder, rows: Sequence[Ids]) -> list[Logits]:
+    """The module's own output for each row, which every variant is compared with; compute them once.
 
     Args:
-        model: the module; an encoder of ours runs in evaluation mode.
+        model: the module; it runs in evaluation mode.
         rows: token ids without padding, int32, shape (tokens,) each.
 
     Returns:
-        float32, shape (rows, classes).
+        float32; of each row the head's output without its batch axis.
     """
-    logits = np.empty((len(rows), len(model.config.labels)), np.float32)
+    found: list[Logits] = [np.empty(0, np.float32)] * len(rows)
     alike = defaultdict[int, list[int]](list)  # rows of one length make a batch without padding
     for index, row in enumerate(rows):
         alike[len(row)].append(index)
-    answer = _of_encoder(model) if isinstance(model, Encoder) else model.logits
-    for indices in alike.values():
-        for start in range(0, len(indices), _BATCH):
-            chosen = indices[start : start + _BATCH]
-            logits[chosen] = answer(np.stack([rows[index] for index in chosen]))
-    return logits
-
-
-def _of_encoder(model: Encoder) -> Callable[[Ids], Logits]:
-    def answer(input_ids: Ids) -> Logits:
-        training = model.training
-        model.eval()
-        ids = torch.from_numpy(input_ids)
-        with torch.no_grad():
-            found: Logits = model(ids, torch.ones_like(ids)).numpy()
-        model.train(training)
-        return found
-
-    return answer
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for indices in alike.values():
+            for start in range(0, len(indices), _BATCH):
+                chosen = indices[start : start + _BATCH]
+                ids = torch.from_numpy(np.stack([rows[index] for index in chosen]))
+                for index, output in zip(chosen, model(ids, torch.ones_like(ids)).numpy(), strict=True):
+                    found[index] = output
+    model.train(training)
+    return found
 
 
 def check(
-    model: Encoder | Answers,
+    model: Encoder,
     session: Session,
     rows: Sequence[Ids],
     hostile: Sequence[Ids],
     *,
-    expected: Logits | None = None,
+    expected: Sequence[Logits] | None = None,
     advance: Callable[[int], None] = lambda units: None,
 ) -> Parity:
     """Compare an artifact with the module it was exported from.
@@ -103,7 +95,7 @@ def check(
         session: the artifact, loaded.
         rows: token ids of real texts, without padding, int32, shape (tokens,) each; best of mixed lengths.
         hostile: the same of ``HOSTILE_TEXTS``.
-        expected: ``reference(model, rows)``, where it is known.
+        expected: ``outputs(model, rows)``, where it is known.
         advance: called with the number of rows run since the last call; every row is run twice.
 
     Raises:
@@ -111,15 +103,16 @@ def check(
     """
     if not rows:
         raise DataError("parity is measured on texts: expected at least one, found none")
-    expected = reference(model, rows) if expected is None else expected
+    task = task_of(model)
+    expected = outputs(model, rows) if expected is None else expected
     unpadded, padded = _runs(session, rows, model.config.pad_token_id, advance)
-    awkward = _runs(session, hostile, model.config.pad_token_id, advance) if hostile else ()
-    truth = reference(model, hostile)
+    awkward = _runs(session, hostile, model.config.pad_token_id, advance) if hostile else ((), ())
+    truth = outputs(model, hostile)
     return Parity(
         rows=len(rows),
         max_abs_diff=max(_difference(expected, unpadded), _difference(expected, padded)),
-        agreement=float((expected.argmax(-1) == unpadded.argmax(-1)).mean()),
-        kl=max(_divergence(expected, unpadded), _divergence(expected, padded)),
+        agreement=tasks.agreement(task, [expected], [unpadded]),
+        kl=max(_divergence(task, expected, unpadded), _divergence(task, expected, padded)),
         hostile_rows=len(hostile),
         hostile_max_abs_diff=max((_difference(truth, found) for found in awkward), default=0.0),
     )
@@ -156,17 +149,18 @@ def enforce(parity: Parity, gate: Gate, name: str) -> None:
 
 def _runs(
     session: Session, rows: Sequence[Ids], pad_token_id: int, advance: Callable[[int], None]
-) -> tuple[Logits, Logits]:
-    """Logits of the rows run alone, and run in padded batches."""
-    alone, together = [], []
+) -> tuple[list[Logits], list[Logits]]:
+    """Outputs of the rows run alone, and run in padded batches, without what belongs to the padding."""
+    alone, together = list[Logits](), list[Logits]()
     for row in rows:
-        alone.append(session.run(row[None], np.ones_like(row)[None]))
+        alone.append(session.run(row[None], np.ones_like(row)[None])[0])
         advance(1)
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        together.append(session.run(*_padded(batch, pad_token_id)))
+        found = session.run(*_padded(batch, pad_token_id))
+        together += [one[: len(row)] if found.ndim == 3 else one for one, row in zip(found, batch, strict=True)]
         advance(len(batch))
-    return np.concatenate(alone), np.concatenate(together)
+    return alone, together
 
 
 def _padded(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
@@ -177,22 +171,23 @@ def _padded(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
     return ids, mask
 
 
-def _difference(expected: Logits, found: Logits) -> float:
+def _difference(expected: Sequence[Logits], found: Sequence[Logits]) -> float:
     """Largest absolute difference; infinite when something is not a finite number."""
-    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
-        return math.inf
-    return float(np.abs(expected.astype(np.float64) - found).max())
+    worst = 0.0
+    for one, other in zip(expected, found, strict=True):
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            return math.inf
+        worst = max(worst, float(np.abs(one.astype(np.float64) - other).max()))
+    return worst
 
 
-def _divergence(expected: Logits, found: Logits) -> float:
-    """Mean over the rows of sum p * log(p / q), in nats; infinite when something is not a finite number."""
-    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
-        return math.inf
-    log_p, log_q = _log_softmax(expected), _log_softmax(found)
-    return max(0.0, float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()))  # rounding may leave -1e-17
-
-
-def _log_softmax(logits: Logits) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return found
+def _divergence(task: Task, expected: Sequence[Logits], found: Sequence[Logits]) -> float:
+    """Mean over all decisions of sum p * log(p / q), in nats; infinite when something is not a finite number."""
+    total, decisions = 0.0, 0
+    for one, other in zip(expected, found, strict=True):
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            return math.inf
+        log_p, log_q = (tasks.log_softmax(task.choices(output)) for output in (one, other))
+        total += float((np.exp(log_p) * (log_p - log_q)).sum())
+        decisions += len(log_p)
+    return max(0.0, total / decisions) if decisions else 0.0  # rounding may leave -1e-17

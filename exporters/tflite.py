@@ -19,8 +19,9 @@ from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out
-from edgelm.manifest import Precision
+from edgelm.manifest import Int8, Precision
 from edgelm.model import Encoder
+from edgelm.runtimes import Ids
 
 _NOISY = ("torchao", "torch.utils._pytree")
 os.environ.setdefault("LITERT_TORCH_SHOW_PROGRESS", "n")  # its progress goes to standard output
@@ -35,20 +36,26 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
 
 
 def export(
-    model: Encoder, precisions: Sequence[Precision], lengths: Sequence[int], *, tell: Tell = log
+    model: Encoder,
+    precisions: Sequence[Precision],
+    lengths: Sequence[int],
+    *,
+    calibration: Sequence[Ids] | None = None,
+    int8: Int8 = "u8s7",
+    tell: Tell = log,
 ) -> dict[Precision, bytes]:
     """Write a model as TFLite in each precision; see ``edgelm.exporters.Exporter``.
 
-    There is one signature for each of ``lengths``.
+    There is one signature for each of ``lengths``. Integer products are of signed bytes, whatever ``int8`` says.
     """
-    check_request("tflite", PRECISIONS, model, precisions, lengths)
+    check_request("tflite", PRECISIONS, model, precisions, lengths, calibration)
     started = time.perf_counter()
     exported = _converted(model, lengths)
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
         artifact, nodes = slim(exported if precision == "fp32" else _quantized(exported))
         shapes = tuple((1, length) for length in sorted(set(lengths)))
-        try_out(artifact, f"tflite {precision}", shapes, model.config, by=ENGINE)
+        try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
         tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started))
         started = time.perf_counter()
@@ -63,7 +70,7 @@ class _Named(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.model(input_ids, attention_mask)}
+        return {self.model.head.OUTPUT: self.model(input_ids, attention_mask)}
 
 
 def _converted(model: Encoder, lengths: Sequence[int]) -> bytes:

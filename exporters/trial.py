@@ -7,24 +7,24 @@ from collections.abc import Iterable
 import numpy as np
 
 from edgelm.errors import EdgelmError, ExportFailed
-from edgelm.model import EncoderConfig
+from edgelm.heads import Head
 from edgelm.runtimes import Logits, Session, engine
 
 __all__ = ["try_out"]
 
 
-def try_out(artifact: bytes, name: str, shapes: Iterable[tuple[int, int]], config: EncoderConfig, *, by: str) -> None:
+def try_out(artifact: bytes, name: str, shapes: Iterable[tuple[int, int]], head: Head, *, by: str) -> None:
     """Load an artifact and run it once for each shape.
 
     Args:
         artifact: its content.
         name: of the artifact, for the error: format and precision.
         shapes: (batch, tokens) to run; in every row but the first, the second half is padding.
-        config: of the model it was exported from.
+        head: of the model it was exported from.
         by: the engine.
 
     Raises:
-        ExportFailed: it does not load, does not run, or gives logits of another shape or dtype.
+        ExportFailed: it does not load, does not run, or gives an output of another shape or dtype.
     """
     try:
         session = engine(by).load(artifact, threads=1)
@@ -33,11 +33,11 @@ def try_out(artifact: bytes, name: str, shapes: Iterable[tuple[int, int]], confi
     try:
         for shape in shapes:
             logits = _run(session, shape, f"{name}: {by}")
-            expected = (shape[0], len(config.labels))
+            expected = head.shape(*shape)
             if logits.shape != expected or logits.dtype != np.float32:
                 raise ExportFailed(
-                    f"{name}: {by} gives {logits.dtype} logits of shape {logits.shape} for {shape[0]} x {shape[1]} "
-                    f"tokens; expected float32, {expected}"
+                    f"{name}: {by} gives {logits.dtype} {head.OUTPUT} of shape {logits.shape} "
+                    f"for {shape[0]} x {shape[1]} tokens; expected float32, {expected}"
                 )
     finally:
         session.close()

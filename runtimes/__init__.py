@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import DeviceUnavailable
+from edgelm.runtimes.place import CPU, Place
 
 if __name__ != "edgelm.runtimes":
     raise ImportError("use edgelm.runtimes: imported from the checkout, this would be a second copy")
 
-__all__ = ["ENGINES", "Engine", "Ids", "Logits", "Session", "engine"]
+__all__ = ["ENGINES", "Engine", "Ids", "Logits", "Session", "engine", "names"]
 
 Ids = NDArray[np.int32]
 Logits = NDArray[np.float32]
 
 
 class Session(Protocol):
-    """A loaded artifact."""
+    """A loaded artifact. Several threads may call it at the same time."""
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Run one batch.
@@ -31,11 +32,12 @@ class Session(Protocol):
             attention_mask: int32, same shape, 1 for tokens and 0 for padding on the right.
 
         Returns:
-            Logits, float32, shape (batch, classes).
+            The artifact's one output, float32: logits, shape (batch, classes) or (batch, tokens, classes), or vectors,
+            shape (batch, dim). What belongs to padding means nothing.
         """
 
     def explain(self) -> dict[str, Any]:
-        """Engine, version, provider, threads, signatures: what really runs, as plain JSON values."""
+        """Engine, version, device, provider, threads, signatures, nodes: what really runs, as plain JSON values."""
 
     def close(self) -> None:
         """Free the engine's memory. The session cannot run afterwards."""
@@ -47,22 +49,41 @@ class Engine(Protocol):
     FORMAT: str
     """The artifact format it runs, or ``""`` when it runs none."""
 
-    def missing(self) -> str | None:
-        """Why it cannot run on this machine, with the cure; None when it can. Must be cheap: no heavy import."""
+    DEVICES: tuple[str, ...]
+    """Names of the devices it can run on, where they are: ``cpu`` for most."""
 
-    def load(self, artifact: bytes, *, threads: int) -> Session:
-        """Load an artifact to run on the CPU with this many threads.
+    def missing(self, device: str = "cpu") -> str | None:
+        """Why it cannot run on a device of this machine, with the cure; None when it can.
+
+        Must be cheap for ``cpu``: no heavy import.
+        """
+
+    def load(self, artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
+        """Load an artifact.
+
+        Args:
+            artifact: its content.
+            threads: on the CPU.
+            place: where to run; its device is one of ``DEVICES``.
 
         Raises:
             BundleError: the artifact is not one of this engine's.
+            DeviceUnavailable: it would not really, or not wholly, run there.
         """
 
+
+_GROUP = "edgelm.runtimes"
 
 ENGINES = {
     "litert": "edgelm.runtimes.litert",
     "null": "edgelm.runtimes.null",
     "onnxruntime": "edgelm.runtimes.ort",
 }
+
+
+def names() -> list[str]:
+    """Of all engines, built in and installed by others, sorted."""
+    return sorted({*ENGINES, *(point.name for point in entry_points(group=_GROUP))})
 
 
 def engine(name: str) -> Engine:
@@ -74,7 +95,6 @@ def engine(name: str) -> Engine:
     path = ENGINES.get(name)
     if path is not None:
         return cast(Engine, importlib.import_module(path))
-    others = {point.name: point for point in entry_points(group="edgelm.runtimes")}
-    if name in others:
-        return cast(Engine, others[name].load())
-    raise DeviceUnavailable(f"no engine named '{name}': expected one of {', '.join(sorted({*ENGINES, *others}))}")
+    for point in entry_points(group=_GROUP, name=name):
+        return cast(Engine, point.load())
+    raise DeviceUnavailable(f"no engine named '{name}': expected one of {', '.join(names())}")

@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-import statistics
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from edgelm import runtimes
-from edgelm.devices.machine import machine
-from edgelm.errors import DeviceUnavailable
+from edgelm.errors import BundleError, DeviceUnavailable, EdgelmError, SelfTestFailed
 from edgelm.manifest import Manifest, Variant
 from edgelm.runtimes import Session
+from edgelm.runtimes.cache import key, recall, remember
+from edgelm.runtimes.place import CPU, Place
+from edgelm.runtimes.race import race, trial
+from edgelm.schema import Strict
 
-__all__ = ["Choice", "able", "cache_folder", "fastest"]
+__all__ = ["Choice", "Fastest", "able", "fastest"]
 
 _log = logging.getLogger("edgelm")
 _TOKENS = (16, 32)
-_WARMUP, _ROUNDS = 3, 15
+_SECONDS, _REST_S = 1.0, 0.02
+_HOPELESS = 4.0  # times the fastest so far
+_HALF = ("cuda", "tensorrt")
+"""Devices with half-precision units that nothing else of theirs comes near."""
+
+
+class Fastest(Strict, frozen=True, kw_only=True):
+    """What is remembered.
+
+    Attributes:
+        schema: the version of this format.
+        bundle: what it was measured for, for people.
+        device: where it runs.
+        threads: of the engine.
+        medians_ms: as in ``Choice``.
+        left_out: as in ``Choice``.
+    """
+
+    schema: Literal["edgelm.fastest/1"] = "edgelm.fastest/1"
+    bundle: str
+    device: str
+    threads: int
+    medians_ms: dict[str, float]
+    left_out: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The winner: ``engine precision``."""
+        return min(self.medians_ms, key=lambda name: self.medians_ms[name])
 
 
 @dataclass(frozen=True)
@@ -35,115 +61,160 @@ class Choice:
 
     Attributes:
         variant: the fastest.
+        session: of it, open.
         medians_ms: by ``engine precision``, milliseconds for one request of 16 and one of 32 tokens together.
+        left_out: by ``engine precision``, why one was not considered.
         cached: whether they were measured earlier.
     """
 
     variant: Variant
+    session: Session
     medians_ms: dict[str, float]
-    cached: bool
+    left_out: dict[str, str] = field(default_factory=dict)
+    cached: bool = False
 
 
-def able(manifest: Manifest, engine: str | None = None, precision: str | None = None) -> list[Variant]:
-    """The variants of a bundle that are asked for and can run on this machine, in its order.
+def able(
+    manifest: Manifest, engine: str | None = None, precision: str | None = None, device: str = "cpu"
+) -> list[Variant]:
+    """The variants of a bundle that are asked for and can run on a device of this machine, in its order.
+
+    Args:
+        manifest: of the bundle.
+        engine: only this one; an engine of others runs every variant that is of its format.
+        precision: only this one. On a GPU, ``fp16`` when nothing is asked for and the bundle has it.
+        device: to run on.
 
     Raises:
         DeviceUnavailable: there is none; it says what the bundle has, and the cure for what the machine lacks.
     """
     fitting = [
-        variant
+        msgspec.structs.replace(variant, engine=engine or variant.engine)
         for variant in manifest.variants
-        if engine in (None, variant.engine) and precision in (None, variant.precision)
+        if (engine in (None, variant.engine) or _takes(engine, variant)) and precision in (None, variant.precision)
     ]
     if not fitting:
-        has = ", ".join(f"{variant.engine} {variant.precision}" for variant in manifest.variants)
         asked = " ".join(filter(None, (engine, precision)))
-        raise DeviceUnavailable(f"the bundle has no variant {asked}; it has {has}")
-    lacks = {variant.engine: runtimes.engine(variant.engine).missing() for variant in fitting}
+        raise DeviceUnavailable(f"the bundle has no variant {asked}; {_has(manifest)}")
+    lacks = {variant.engine: _lacks(variant.engine, device) for variant in fitting}
     found = [variant for variant in fitting if lacks[variant.engine] is None]
     if not found:
-        raise DeviceUnavailable("; ".join(sorted({reason for reason in lacks.values() if reason})))
-    return found
+        reasons = "; ".join(sorted({reason for reason in lacks.values() if reason}))
+        raise DeviceUnavailable(f"nothing in the bundle runs on device '{device}' here ({_has(manifest)}): {reasons}")
+    half = [variant for variant in found if device in _HALF and str(variant.precision) == "fp16"]
+    return half or found
 
 
-def fastest(variants: Sequence[Variant], load: Callable[[Variant], Session], *, threads: int, vocab: int) -> Choice:
+def fastest(
+    variants: Sequence[Variant],
+    read: Callable[[Variant], bytes],
+    start: Callable[[Variant, bytes], Session],
+    *,
+    bundle: str,
+    threads: int,
+    vocab: int,
+    place: Place = CPU,
+) -> Choice:
     """Measure variants on this machine, or remember what was measured.
 
     Args:
         variants: at least one, all able to run here.
-        load: opens one.
-        threads: that it is opened with.
+        read: gives the artifact of one; an error of it ends everything.
+        start: opens one and tests it; whoever raises is left out.
+        bundle: what they are of, for people.
+        threads: that they are opened with.
         vocab: token ids are below this.
+        place: where they run.
+
+    Raises:
+        EdgelmError: none of them starts; the error is that of the smallest.
     """
-    path = cache_folder() / f"fastest-{_key(variants, threads)}.json"
-    medians = _remembered(path, variants)
-    cached = medians is not None
-    if medians is None:
-        medians = _measured(variants, load, vocab)
-        _remember(path, medians)
-    return Choice(min(variants, key=lambda variant: medians[_name(variant)]), medians, cached)
+    by_name = {_name(variant): variant for variant in variants}
+    memory = f"fastest-{key(*(variant.sha256 for variant in variants), str(threads), str(place))}"
+    known = recall(memory, Fastest)
+    if known is not None and {*known.medians_ms, *known.left_out} == set(by_name) and known.medians_ms:
+        variant = by_name[known.name]
+        session = start(variant, read(variant))
+        return Choice(variant, session, known.medians_ms, known.left_out, cached=True)
+    sessions, seconds, left_out = _opened(variants, read, start, _inputs(variants, vocab))
+    if len(sessions) > 1:
+        requests = {name: request for name, (_, request) in sessions.items()}
+        seconds |= race(requests, seconds=_SECONDS, rest_s=_REST_S if threads > 1 else 0.0)
+    medians = {name: 1e3 * value for name, value in seconds.items()}
+    found = Fastest(bundle=bundle, device=str(place), threads=threads, medians_ms=medians, left_out=left_out)
+    for name, (session, _) in sessions.items():
+        if name != found.name:
+            session.close()
+    remember(memory, found)
+    return Choice(by_name[found.name], sessions[found.name][0], medians, left_out)
 
 
-def cache_folder() -> Path:
-    """``$EDGELM_CACHE``, else ``edgelm`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    own, shared = os.environ.get("EDGELM_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "edgelm"
+def _opened(
+    variants: Sequence[Variant],
+    read: Callable[[Variant], bytes],
+    start: Callable[[Variant, bytes], Session],
+    inputs: Sequence[runtimes.Ids],
+) -> tuple[dict[str, tuple[Session, Callable[[], None]]], dict[str, float], dict[str, str]]:
+    """Open the variants, smallest first; those that are slower by far are closed at once, since memory is short.
+
+    Returns:
+        By name: the sessions with a request of each; the seconds that one takes, of all; why others do not start.
+    """
+    sessions, seconds = dict[str, tuple[Session, Callable[[], None]]](), dict[str, float]()
+    errors = dict[str, EdgelmError]()
+    for variant in sorted(variants, key=lambda variant: variant.bytes):
+        name, artifact = _name(variant), read(variant)
+        try:
+            session = start(variant, artifact)
+        except (BundleError, DeviceUnavailable, SelfTestFailed) as exc:
+            errors[name] = exc
+            _log.warning("left out: %s", exc)
+            continue
+        request = partial(_run, session, inputs)
+        seconds[name] = trial(request)
+        if seconds[name] > _HOPELESS * min(seconds.values()):
+            session.close()
+        else:
+            sessions[name] = session, request
+    if not seconds:
+        raise next(iter(errors.values()))
+    return sessions, seconds, {name: str(error) for name, error in errors.items()}
 
 
-def _measured(variants: Sequence[Variant], load: Callable[[Variant], Session], vocab: int) -> dict[str, float]:
-    """Median milliseconds of each variant, measured in turns so that what disturbs one disturbs all."""
-    sessions = {_name(variant): load(variant) for variant in variants}
-    random = np.random.default_rng(0)
-    inputs = [random.integers(0, vocab, (1, tokens), dtype=np.int32) for tokens in _fitting(variants)]
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for turn in range(_WARMUP + _ROUNDS):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            for ids in inputs:
-                session.run(ids, np.ones_like(ids))
-            if turn >= _WARMUP:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    for session in sessions.values():
-        session.close()
-    return {name: statistics.median(series) for name, series in times.items()}
+def _run(session: Session, inputs: Sequence[runtimes.Ids]) -> None:
+    for ids in inputs:
+        session.run(ids, np.ones_like(ids))
 
 
-def _fitting(variants: Sequence[Variant]) -> list[int]:
-    """The lengths to measure at that every variant takes; the longest common one if none of them fits."""
+def _inputs(variants: Sequence[Variant], vocab: int) -> list[runtimes.Ids]:
+    """Random requests of the lengths that every variant takes; of the longest common one if none of them fits."""
     most = min((max(variant.lengths) for variant in variants if variant.lengths), default=max(_TOKENS))
-    return [tokens for tokens in _TOKENS if tokens <= most] or [most]
+    random = np.random.default_rng(0)
+    fitting = [tokens for tokens in _TOKENS if tokens <= most] or [most]
+    return [random.integers(0, vocab, (1, tokens), dtype=np.int32) for tokens in fitting]
+
+
+def _takes(engine: str | None, variant: Variant) -> bool:
+    """Whether an engine of others, asked for by name, runs what the bundle has for one of ours."""
+    if engine is None or engine in runtimes.ENGINES or engine not in runtimes.names():
+        return False
+    return runtimes.engine(engine).FORMAT == variant.format
+
+
+def _lacks(engine: str, device: str) -> str | None:
+    """Why an engine does not run on a device here; None if it does."""
+    try:
+        found = runtimes.engine(engine)
+    except DeviceUnavailable as exc:
+        return str(exc)
+    if device not in found.DEVICES:
+        return f"{engine} runs on {', '.join(found.DEVICES)}"
+    return found.missing(device)
+
+
+def _has(manifest: Manifest) -> str:
+    return "it has " + ", ".join(_name(variant) for variant in manifest.variants)
 
 
 def _name(variant: Variant) -> str:
     return f"{variant.engine} {variant.precision}"
-
-
-def _key(variants: Sequence[Variant], threads: int) -> str:
-    """What a measurement holds for: these artifacts, this machine, these versions, so many threads."""
-    parts = [*(variant.sha256 for variant in variants), str(threads)]
-    return hashlib.sha256("\n".join(parts).encode() + msgspec.json.encode(machine())).hexdigest()[:32]
-
-
-def _remembered(path: Path, variants: Sequence[Variant]) -> dict[str, float] | None:
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
-    except (OSError, msgspec.DecodeError):
-        return None
-    return found if {_name(variant) for variant in variants} == set(found) else None
-
-
-def _remember(path: Path, medians: dict[str, float]) -> None:
-    """Write under a temporary name and rename: two processes may do this at the same time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            json.dump(medians, file)
-        Path(file.name).replace(path)
-    except OSError as exc:
-        _tell_once(f"{path.parent}: cannot be written ({exc.strerror}); the fastest variant is measured at every load")
-
-
-def _tell_once(message: str, told: set[str] = set()) -> None:  # noqa: B006 - that it lasts is the point
-    if message not in told:
-        told.add(message)
-        _log.warning("%s", message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import threading
 from importlib.metadata import version
 from typing import Any
 
@@ -11,26 +12,30 @@ import numpy as np
 
 from edgelm.errors import BundleError, DataError
 from edgelm.runtimes import Ids, Logits, Session
+from edgelm.runtimes.place import CPU, Place
 
-__all__ = ["FORMAT", "load", "missing"]
+__all__ = ["DEVICES", "FORMAT", "load", "missing"]
 
 FORMAT = "tflite"
+DEVICES = ("cpu", "xnnpack")
 _SIGNATURE = re.compile(r"tokens_(\d+)")
 
 
-def missing() -> str | None:
-    """Why LiteRT cannot run here, with the cure; None when it can."""
+def missing(device: str = "cpu") -> str | None:
+    """Why LiteRT cannot run here, with the cure; None when it can. XNNPACK is in every wheel of it."""
+    del device
     if importlib.util.find_spec("ai_edge_litert") is None:
         return "LiteRT is not installed: pip install 'edgelm[litert]'"
     return None
 
 
-def load(artifact: bytes, *, threads: int) -> Session:
+def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     """Load a TFLite model with signatures such as ``tokens_16`` and ``tokens_32``.
 
     Args:
         artifact: the file's content.
         threads: of XNNPACK.
+        place: ``cpu`` or ``xnnpack``, which are the same.
 
     Raises:
         BundleError: LiteRT does not take it, or it has no such signatures.
@@ -46,41 +51,60 @@ def load(artifact: bytes, *, threads: int) -> Session:
     lengths = sorted(int(found[1]) for found in map(_SIGNATURE.fullmatch, names) if found)
     if not lengths:
         raise BundleError(f"expected signatures such as tokens_32 in the artifact, found {names or 'none'}")
-    return _Session(interpreter, lengths, threads)
+    return _Session(interpreter, lengths, threads, str(place))
 
 
 class _Session:
-    def __init__(self, interpreter: Any, lengths: list[int], threads: int) -> None:
-        self._interpreter, self._lengths, self._threads = interpreter, lengths, threads
+    def __init__(self, interpreter: Any, lengths: list[int], threads: int, device: str) -> None:
+        self._interpreter, self._lengths, self._threads, self._device = interpreter, lengths, threads, device
         self._runners: dict[int, Any] = {}
+        self._lock = threading.Lock()  # an interpreter runs one request at a time
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Each row alone, in the smallest signature that it fits into."""
-        if self._interpreter is None:
-            raise DataError("the model is closed: load it again")
         rows = zip(input_ids, attention_mask.sum(-1), strict=True)
-        return np.concatenate([self._row(ids[:tokens]) for ids, tokens in rows])
+        return np.stack([_fitted(self._row(ids[:tokens]), input_ids.shape[1]) for ids, tokens in rows])
 
     def _row(self, ids: Ids) -> Logits:
         length = next((length for length in self._lengths if len(ids) <= length), None)
         if length is None:
             raise DataError(f"{len(ids)} tokens are more than the longest signature takes ({self._lengths[-1]})")
-        if length not in self._runners:  # allocates the signature's tensors, so only for lengths that are used
-            self._runners[length] = self._interpreter.get_signature_runner(f"tokens_{length}")
         padded, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
         padded[0, : len(ids)], mask[0, : len(ids)] = ids, 1
-        found: Logits = self._runners[length](input_ids=padded, attention_mask=mask)["logits"]
-        return found
+        with self._lock:
+            (found,) = self._runner(length)(input_ids=padded, attention_mask=mask).values()
+        output: Logits = found[0]
+        return output
+
+    def _runner(self, length: int) -> Any:
+        """Of a signature; made when it is first used, because it allocates the signature's tensors."""
+        if self._interpreter is None:
+            raise DataError("the model is closed: load it again")
+        if length not in self._runners:
+            self._runners[length] = self._interpreter.get_signature_runner(f"tokens_{length}")
+        return self._runners[length]
 
     def explain(self) -> dict[str, Any]:
         return {
             "engine": "litert",
             "version": version("ai-edge-litert"),
+            "device": self._device,
             "provider": "XNNPACK",
             "threads": self._threads,
             "lengths": self._lengths,
+            "nodes": {},
         }
 
     def close(self) -> None:
-        self._interpreter = None
-        self._runners.clear()
+        with self._lock:
+            self._interpreter = None
+            self._runners.clear()
+
+
+def _fitted(output: Logits, tokens: int) -> Logits:
+    """One row's output; one that has a line for each token, cut or filled up to the length of the batch."""
+    if output.ndim == 1:
+        return output
+    found = np.zeros((tokens, output.shape[1]), output.dtype)
+    found[: len(output)] = output[:tokens]
+    return found

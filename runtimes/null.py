@@ -8,27 +8,32 @@ import numpy as np
 
 from edgelm.errors import BundleError, DataError
 from edgelm.runtimes import Ids, Logits, Session
+from edgelm.runtimes.place import CPU, Place
 
-__all__ = ["FORMAT", "load", "missing"]
+__all__ = ["DEVICES", "FORMAT", "load", "missing"]
 
 FORMAT = ""
+DEVICES = ("cpu",)
 
 
-def missing() -> str | None:
+def missing(device: str = "cpu") -> str | None:
     """None: it runs everywhere."""
+    del device
     return None
 
 
-def load(artifact: bytes, *, threads: int) -> Session:
+def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     """Load nothing.
 
     Args:
         artifact: the number of classes in decimal digits, such as ``b"150"``.
         threads: told by ``explain`` and otherwise not used.
+        place: not used.
 
     Raises:
         BundleError: the artifact is not a number.
     """
+    del place
     if not artifact.isdigit():
         raise BundleError(f"the null engine expects a number of classes such as b'150', found {artifact[:20]!r}")
     return _Session(int(artifact), threads)
@@ -45,7 +50,8 @@ class _Session:
         return np.zeros((len(input_ids), self._classes), np.float32)
 
     def explain(self) -> dict[str, Any]:
-        return {"engine": "null", "version": "", "provider": "none", "threads": self._threads, "lengths": []}
+        facts = {"engine": "null", "version": "", "device": "cpu", "provider": "none"}
+        return {**facts, "threads": self._threads, "lengths": [], "nodes": {}}
 
     def close(self) -> None:
         self._open = False

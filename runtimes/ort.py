@@ -1,73 +1,156 @@
-"""ONNX Runtime on the CPU: one artifact, any batch and length."""
+"""ONNX Runtime: one artifact, any batch and length, on the CPU or wherever one of its execution providers runs."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from importlib.metadata import version
+from collections import Counter
 from typing import Any
 
-from edgelm.errors import BundleError, DataError
-from edgelm.runtimes import Ids, Logits, Session
+import numpy as np
 
-__all__ = ["FORMAT", "load", "missing"]
+from edgelm.errors import BundleError, DataError, DeviceUnavailable
+from edgelm.runtimes import Ids, Logits, Session
+from edgelm.runtimes import providers as known
+from edgelm.runtimes.place import CPU, Place
+from edgelm.runtimes.providers import PROVIDERS, Provider
+
+__all__ = ["DEVICES", "FORMAT", "load", "missing"]
 
 FORMAT = "onnx"
+DEVICES = tuple(PROVIDERS)
 
 
-def missing() -> str | None:
-    """Why ONNX Runtime cannot run here, with the cure; None when it can."""
+def missing(device: str = "cpu") -> str | None:
+    """Why ONNX Runtime cannot run on a device here, with the cure; None when it can be tried."""
     if importlib.util.find_spec("onnxruntime") is None:
-        return "ONNX Runtime is not installed: pip install onnxruntime"
-    return None
+        return f"ONNX Runtime is not installed: pip install '{PROVIDERS[device].package}'"
+    if device == "cpu":
+        return None
+    onnxruntime = _imported()
+    return known.missing(device, onnxruntime.get_available_providers(), onnxruntime.__version__)
 
 
-def load(artifact: bytes, *, threads: int) -> Session:
+def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     """Load an ONNX model.
 
     Args:
         artifact: the file's content.
-        threads: within an operator; operators run one after the other.
+        threads: within an operator, on the CPU; operators run one after the other.
+        place: where to run.
 
     Raises:
         BundleError: ONNX Runtime does not take it.
+        DeviceUnavailable: the provider does not start here, or would leave nodes to the CPU.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default in the wheels from 1.29 on
-    import onnxruntime
-
+    onnxruntime = _imported()
+    wanted = PROVIDERS[place.device]
+    if wanted.memory == "cuda":
+        onnxruntime.preload_dlls()  # of the packages that pip brings beside onnxruntime-gpu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            artifact, options, providers=[(wanted.name, wanted.options(place))], enable_fallback=0
+        )
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
-        raise BundleError(f"ONNX Runtime {version('onnxruntime')} cannot load the artifact: {_line(exc)}") from exc
-    return _Session(session, threads)
+        version = onnxruntime.__version__
+        if place.device != "cpu" and wanted.name in str(exc):
+            raise DeviceUnavailable(f"device '{place}': ONNX Runtime {version}: {_line(exc)}") from exc
+        raise BundleError(f"ONNX Runtime {version} cannot load the artifact: {_line(exc)}") from exc
+    nodes = _nodes(session)
+    _hold(place, wanted, session.get_providers(), nodes)
+    counts = {provider: sum(kinds.values()) for provider, kinds in nodes.items()}
+    facts = {
+        "engine": "onnxruntime",
+        "version": onnxruntime.__version__,
+        "device": str(place),
+        "provider": wanted.name,
+        "threads": threads,
+        "lengths": [],
+        "nodes": counts,
+    }
+    return _Bound(session, facts, wanted.memory, place.number) if wanted.memory else _Session(session, facts)
 
 
 class _Session:
-    def __init__(self, session: Any, threads: int) -> None:
-        self._session, self._threads = session, threads
+    def __init__(self, session: Any, facts: dict[str, Any]) -> None:
+        self._session, self._facts = session, facts
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        if self._session is None:
+        session = self._session  # once: another thread may close it meanwhile
+        if session is None:
             raise DataError("the model is closed: load it again")
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        logits: Logits = self._session.run(["logits"], feed)[0]
+        return self._run(session, {"input_ids": input_ids, "attention_mask": attention_mask})
+
+    def _run(self, session: Any, feed: dict[str, Ids]) -> Logits:
+        logits: Logits = session.run(None, feed)[0]
         return logits
 
     def explain(self) -> dict[str, Any]:
-        return {
-            "engine": "onnxruntime",
-            "version": version("onnxruntime"),
-            "provider": "CPUExecutionProvider",
-            "threads": self._threads,
-            "lengths": [],
-        }
+        return dict(self._facts)
 
     def close(self) -> None:
         self._session = None
+
+
+class _Bound(_Session):
+    """With inputs and outputs in the device's memory, so that a run copies each of them once."""
+
+    def __init__(self, session: Any, facts: dict[str, Any], memory: str, number: int) -> None:
+        super().__init__(session, facts)
+        self._memory, self._number = memory, number
+
+    def _run(self, session: Any, feed: dict[str, Ids]) -> Logits:
+        onnxruntime = _imported()
+        binding = session.io_binding()
+        for name, values in feed.items():
+            on_device = onnxruntime.OrtValue.ortvalue_from_numpy(values, self._memory, self._number)
+            binding.bind_ortvalue_input(name, on_device)
+        binding.bind_output(session.get_outputs()[0].name, self._memory, self._number)
+        session.run_with_iobinding(binding)
+        logits: Logits = binding.copy_outputs_to_cpu()[0].astype(np.float32, copy=False)
+        return logits
+
+
+def _imported() -> Any:
+    """The module, with its telemetry off: its wheels report by default from 1.29 on."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _nodes(session: Any) -> dict[str, Counter[str]]:
+    """By provider, how many nodes of each kind it runs, as ONNX Runtime assigned them."""
+    found: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return found
+
+
+def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, Counter[str]]) -> None:
+    """Refuse a session that does not run where it was asked to.
+
+    Raises:
+        DeviceUnavailable: the provider did not start, or nodes are left to the CPU and that was not allowed.
+    """
+    if wanted.name not in started:
+        needs = f", with {wanted.needs}" if wanted.needs else ""
+        raise DeviceUnavailable(
+            f"device '{place}': {wanted.name} is installed but does not start on this machine, and ONNX Runtime would "
+            f"use {', '.join(started)}: pip install '{wanted.package}'{needs}"
+        )
+    others = sum((kinds for name, kinds in nodes.items() if name != wanted.name), Counter[str]())
+    if others and not place.allow_cpu_ops:
+        count, kinds = others.total(), ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        raise DeviceUnavailable(
+            f"device '{place}': {count} of {count + sum(nodes.get(wanted.name, Counter()).values())} nodes would run "
+            f"on the CPU ({kinds}): take another precision, or allow_cpu_ops=True (--allow-cpu-ops)"
+        )
 
 
 def _line(exc: Exception) -> str:

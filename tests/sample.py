@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from edgelm.manifest import (
@@ -12,11 +13,10 @@ from edgelm.manifest import (
     ModelInfo,
     Parity,
     Precision,
-    Profile,
-    Run,
     Score,
     Variant,
 )
+from edgelm.runs import Conditions, Fresh, Profile, Run
 
 LENGTHS = (16, 32, 64, 128)
 
@@ -123,8 +123,16 @@ def run(engine: str, precision: str, tokens: int, samples_ns: tuple[int, ...], p
         threads=2,
         warmup=5,
         samples_ns=samples_ns,
-        peak_rss_bytes=peak_rss_bytes,
+        before=Conditions(load=1.42),
+        after=Conditions(load=0.61),
+        fresh=Fresh(peak_bytes=peak_rss_bytes) if peak_rss_bytes else None,
     )
+
+
+def loaded(profile: Profile, load: float) -> Profile:
+    """The same, measured on a machine that had so much to do."""
+    runs = tuple(msgspec.structs.replace(run, before=Conditions(load=load)) for run in profile.runs)
+    return msgspec.structs.replace(profile, runs=runs)
 
 
 def profile() -> Profile:
@@ -137,10 +145,8 @@ def profile() -> Profile:
             samples = tuple(int(value) for value in median * 1e6 * noise)
             runs.append(run(*key, tokens, samples, _MEGABYTES[key] * 1_000_000))
     return Profile(
-        schema="edgelm.profile/1",
+        schema="edgelm.profile/2",
         edgelm="0.1.0",
         machine=machine(),
         runs=tuple(runs),
-        load_start=1.42,
-        load_end=0.61,
     )

@@ -79,8 +79,8 @@ def test_a_loss_that_is_not_allowed_fails_the_compression(place: Path, monkeypat
     def contrary(*arguments: Any) -> Any:
         model, report = prune(*arguments)
         with torch.no_grad():
-            model.classifier.weight.neg_()
-            model.classifier.bias.neg_()
+            model.get_parameter("head.classifier.weight").neg_()
+            model.get_parameter("head.classifier.bias").neg_()
         return model, report
 
     monkeypatch.setattr(aim, "pruned", contrary)

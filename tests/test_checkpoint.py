@@ -62,8 +62,9 @@ def edit(folder: Path, **changes: object) -> Path:
     [
         ({"model_type": "gpt2"}, ["gpt2", "not supported", "distilbert"]),
         ({"model_type": None}, ["not supported"]),
-        ({"architectures": ["DistilBertForMaskedLM"]}, ["sequence-classification", "DistilBertForMaskedLM"]),
-        ({"problem_type": "multi_label_classification"}, ["multi_label_classification"]),
+        ({"architectures": ["DistilBertForMaskedLM"]}, ["weights are missing"]),
+        ({"architectures": ["DistilBertForMultipleChoice"]}, ["not supported", "text-classification"]),
+        ({"problem_type": "regression"}, ["regression"]),
         ({"activation": "relu"}, ["relu", "gelu"]),
         ({"hidden_dim": None}, ["config.json"]),
         ({"hidden_dim": 99}, ["weights"]),

@@ -145,6 +145,61 @@ def test_profile_measures_what_was_asked_for(built: dict[str, Any], place: Path)
     assert page.stat().st_size > 10_000
 
 
+def test_a_profile_is_kept_and_compared(built: dict[str, Any], place: Path) -> None:
+    first, second = place / "first.json", place / "second.json"
+    asked = ["--engine", "onnxruntime", "--tokens", "8", "--seconds", "0", "--threads", "1", "--save"]
+    for path in (first, second):
+        done = edgelm("profile", built["bundle"], *asked, path, "--per-layer", "--energy", "--json", "-")
+        assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {run["fresh"]["cold_ns"] > run["fresh"]["load_ns"] > 0 for run in found["runs"]} == {True}
+    layers = [layer["name"] for layer in found["runs"][0]["layers"]]
+    assert layers[0] == "embedding"
+    assert layers[-1] == "head"
+    assert found["peak"]["fp32_macs"] > 0
+    assert ("no_energy" in found) != any("energy" in run for run in found["runs"])
+    refused(edgelm("profile", built["bundle"], *asked, first), "first.json", "--force")
+    done = edgelm("compare", first, second, "--json", "-", "--fail-if", "p50>+100000%")
+    assert done.returncode == 0, done.stderr
+    changes = json.loads(done.stdout)["changes"]
+    assert {(change["precision"], change["metric"]) for change in changes} >= {("fp32", "p50"), ("fp32", "peak_rss")}
+    assert edgelm("compare", first, second).returncode == 0
+    refused(edgelm("compare", first, place / "recipe.toml"), "recipe.toml", "expected a profile")
+    refused(edgelm("compare", first, second, "--fail-if", "p50"), "p50>+5%")
+    slower = json.loads(second.read_text())
+    for run in slower["runs"]:
+        run["samples_ns"] = [10 * sample for sample in run["samples_ns"]]
+    second.write_text(json.dumps(slower))
+    refused(edgelm("compare", first, second, "--fail-if", "p50>+5%"), "p50 of onnxruntime fp32", "allowed", code=1)
+
+
+def test_a_bundle_under_the_load_of_a_scenario_and_without_a_pause(built: dict[str, Any], place: Path) -> None:
+    narrowed = ["--engine", "onnxruntime", "--precision", "fp32", "--threads", "1", "--json", "-"]
+    pytest.importorskip("mlperf_loadgen")
+    load = ["--scenario", "single-stream", "--seconds", "0", "--data", place / "dev.jsonl"]
+    done = edgelm("profile", built["bundle"], *load, *narrowed)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert (run["scenario"], run["verdict"]) == ("single-stream", "VALID")
+    assert run["n"] >= 1024
+    done = edgelm("profile", built["bundle"], "--sustained", "1s", "--tokens", "16", *narrowed)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert (run["scenario"], run["tokens"], len(run["windows"])) == ("sustained", 16, 2)
+    refused(edgelm("profile", built["bundle"], "--sustained", "soon"), "10m")
+
+
+def test_this_machine_can_be_described(tmp_path: Path) -> None:
+    out = tmp_path / "mine.toml"
+    done = edgelm("devices", "detect", "--out", out, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["devices"]
+    assert found["name"] == "mine"
+    assert any(figure["name"] == "memory bandwidth" for figure in found["figures"])
+    assert json.loads(edgelm("devices", out, "--json", "-").stdout)["devices"] == [found]
+    refused(edgelm("devices", "detect", "--out", tmp_path / "mine.txt"), ".toml")
+
+
 def test_inspect_says_what_is_inside(built: dict[str, Any]) -> None:
     done = edgelm("inspect", built["bundle"], "--json", "-")
     found = json.loads(done.stdout)
@@ -236,6 +291,13 @@ class TestBadInput:
     def test_a_device_profile_with_a_typo(self, place: Path, tmp_path: Path) -> None:
         done = edgelm("export", place / "checkpoint", "--device", "rasberry-pi-5", "--out", tmp_path / "x.edgelm")
         refused(done, "raspberry-pi-5")
+
+    def test_nothing_to_calibrate_on(self, place: Path, tmp_path: Path) -> None:
+        asked = ["export", place / "checkpoint", "--device", "generic-x86_64", "--out", tmp_path / "x.edgelm"]
+        asked += ["--precision", "int8-static"]
+        refused(edgelm(*asked), "int8-static is calibrated on real texts", "--data FILE")
+        refused(edgelm(*asked, "--format", "onnx", "--data", place / "dev.jsonl"), "16 different ones or more, found 8")
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("option", ["--out", "--json"])
     def test_an_output_folder_that_is_not_there(self, option: str, place: Path, tmp_path: Path) -> None:

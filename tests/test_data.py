@@ -42,7 +42,7 @@ def test_texts_without_labels_have_no_classes(tmp_path: Path) -> None:
         ('{"text": "a", "label": 7}', ["line 1", "'7'", "2 labels"]),
         ('{"text": "a", "label": "music"}\n{"text": "b"}', ["line 2", "every line or on none"]),
         ('{"txt": "a"}', ["line 1", "'text'"]),
-        ('["a"]', ["line 1", "'text'"]),
+        ('["a"]', ["line 1", "JSON object", "list"]),
         ("not json", ["line 1", "JSON"]),
         ("", ["empty"]),
         (b"\xff\xfe\x00", ["UTF-8", "offset 0"]),

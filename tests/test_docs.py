@@ -13,7 +13,7 @@ import pytest
 
 from edgelm import recipe
 from edgelm.cli import app
-from edgelm.recipe import DEFAULT_GATES, Recipe
+from edgelm.recipe import DEFAULT_GATES, Gate, Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
@@ -72,10 +72,13 @@ def test_the_recipe_of_the_docs_shows_the_defaults() -> None:
 
 
 def test_the_gates_of_the_docs_are_the_defaults() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", text("docs/precisions.md"), re.MULTILINE)
-    found = {name: (float(fp32), float(int8)) for name, fp32, int8 in rows}
-    fp32, int8 = DEFAULT_GATES["fp32"], DEFAULT_GATES["int8-dynamic"]
-    assert found == {f.name: (getattr(fp32, f.name), getattr(int8, f.name)) for f in msgspec.structs.fields(fp32)}
+    head, _, *rows = [
+        [cell.strip(" `") for cell in line.split("|")[1:-2]]
+        for line in text("docs/precisions.md").split("| gate ")[1].join(("| gate ", "")).split("\n\n")[0].splitlines()
+    ]
+    found = {row[0]: dict(zip(head[1:], map(float, row[1:]), strict=True)) for row in rows}
+    fields = [field.name for field in msgspec.structs.fields(Gate)]
+    assert found == {field: {name: getattr(gate, field) for name, gate in DEFAULT_GATES.items()} for field in fields}
 
 
 @pytest.mark.parametrize(

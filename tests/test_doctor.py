@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import edgelm
 from edgelm import doctor, runtimes
+from edgelm.cli import app
 from edgelm.devices.machine import detect
 
 
@@ -98,6 +101,33 @@ def test_the_real_extras_have_packages() -> None:
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("EDGELM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "deep" / "cache"))
-    assert doctor._cache() == {"folder": str(tmp_path / "deep" / "cache" / "edgelm"), "writable": True}
+    found = doctor._cache()
+    assert (found["folder"], found["writable"]) == (str(tmp_path / "deep" / "cache" / "edgelm"), True)
     (tmp_path / "deep").write_text("a file where the folder should be")
     assert doctor._cache()["writable"] is False
+
+
+def test_what_was_measured_is_shown_and_can_be_forgotten(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDGELM_CACHE", str(tmp_path))
+    assert doctor._cache() | {"folder": "", "writable": True} == {
+        "folder": "",
+        "writable": True,
+        "files": 0,
+        "bytes": 0,
+        "fastest": [],
+    }
+    with edgelm.load(tiny_bundle, threads=1) as model:
+        facts = model.explain()
+    found = doctor._cache()
+    assert found["files"] == 5  # the choice, and a verdict on each of four
+    assert found["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    (fastest,) = found["fastest"]
+    assert fastest["bundle"] == "tiny.edgelm"
+    assert fastest["variant"] == f"{facts['engine']} {facts['precision']}"
+    assert fastest["medians_ms"] == facts["medians_ms"]
+    done = CliRunner().invoke(app, ["doctor", "--clear-cache", "--json", "-"])
+    assert json.loads(done.stdout)["cache"]["files"] == 0
+    assert "forgot 5 files" in done.stderr
+    assert not list(tmp_path.iterdir())

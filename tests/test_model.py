@@ -63,7 +63,7 @@ def test_the_last_layer_computes_only_the_cls_row_and_loses_nothing() -> None:
             x = layer(x, attention_bias(mask))
         *_, last = model.hidden_states(ids, mask)
         assert last.shape == (4, 1, 32)
-        torch.testing.assert_close(model(ids, mask), model.classify(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(ids, mask), model.head(x, mask), atol=1e-5, rtol=0)
 
 
 def test_a_layer_may_lose_all_heads_or_all_neurons() -> None:

@@ -17,25 +17,30 @@ FLOORS = [
     {"edgelm.errors", "edgelm.progress"},
     {"edgelm.schema"},
     {"edgelm.manifest"},
+    {"edgelm.runs"},
     {"edgelm.recipe"},
     {"edgelm.text", "edgelm.tasks", "edgelm.bundle"},
     {"edgelm.devices"},
     {"edgelm.runtimes"},
-    {"edgelm.predictor", "edgelm.doctor"},
+    {"edgelm.predictor", "edgelm.verify", "edgelm.doctor"},
     {"edgelm.profile"},
-    {"edgelm.model", "edgelm.data"},
+    {"edgelm.heads", "edgelm.data"},
+    {"edgelm.model"},
+    {"edgelm.architecture"},
     {"edgelm.checkpoint", "edgelm.evaluate"},
     {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"},
     {"edgelm.check"},
     {"edgelm.aim"},
     {"edgelm.compression"},
     {"edgelm.build"},
-    {"edgelm.console", "edgelm.show"},
+    {"edgelm.console", "edgelm.options", "edgelm.show", "edgelm.show_profile"},
+    {"edgelm.cli_profile"},
     {"edgelm.cli"},
     {"edgelm.__main__"},
 ]
 HEAVY = {"torch", "transformers", "tensorflow", "onnx", "onnxsim", "litert_torch", "ai_edge_quantizer", "tf2onnx"}
-BUILD_SIDE = {"edgelm.model", "edgelm.checkpoint", "edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
+BUILD_SIDE = {"edgelm.heads", "edgelm.model", "edgelm.architecture", "edgelm.checkpoint"}
+BUILD_SIDE |= {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
 
 
 def modules() -> dict[str, Path]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    RobertaConfig,
 )
 
 from edgelm.model import Encoder, EncoderConfig
@@ -57,9 +60,25 @@ def tokenizer_json() -> bytes:
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     made.add_special_tokens(SPECIAL)
+    made.decoder = decoders.WordPiece()
+    return made.to_str().encode()
+
+
+def byte_level_json() -> bytes:
+    """A byte-level BPE tokenizer as RoBERTa's, learned from the texts below."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     return made.to_str().encode()
 
 
@@ -94,6 +113,61 @@ def bert(folder: Path) -> Path:
         id2label=dict(enumerate(LABELS)),
     )
     return _save(BertForSequenceClassification(config), folder)
+
+
+HEADS = {
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "fill-mask": "ForMaskedLM",
+    "feature-extraction": "Model",
+}
+TAGS = ("O", "B-place", "I-place", "B-thing", "I-thing")
+
+
+def saved(kind: str, task: str, folder: Path, **changes: Any) -> Path:
+    """A random DistilBERT, BERT or RoBERTa for a task, saved by transformers, with a tokenizer.
+
+    Args:
+        kind: ``distilbert``, ``bert`` or ``roberta``.
+        task: as transformers names its pipelines.
+        folder: where.
+        changes: of its configuration.
+    """
+    torch.manual_seed(0)
+    content = byte_level_json() if kind == "roberta" else tokenizer_json()
+    labels = dict(enumerate({"token-classification": TAGS, "question-answering": LABELS[:2]}.get(task, LABELS)))
+    shape: dict[str, Any] = {"vocab_size": Tokenizer.from_str(content.decode()).get_vocab_size(), "id2label": labels}
+    config: Any
+    if kind == "distilbert":
+        config = DistilBertConfig(
+            **shape, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=64, **changes
+        )
+    else:
+        shape |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+        special: dict[str, Any] = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
+        config = (
+            RobertaConfig(**shape, **special, max_position_embeddings=66, layer_norm_eps=1e-5, **changes)
+            if kind == "roberta"
+            else BertConfig(**shape, max_position_embeddings=64, **changes)
+        )
+    family = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta"}[kind]
+    made = getattr(transformers, f"{family}{HEADS[task]}")(config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "LayerNorm" not in name and "layer_norm" not in name:
+                parameter.normal_(0.0, 0.02 if "embeddings" in name else 0.3)
+    made.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(content)
+    marks = ("<pad>", "<unk>", "<s>", "</s>", "<mask>") if kind == "roberta" else SPECIAL
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    described = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 64,
+        **dict(zip(names, marks, strict=True)),
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    return folder
 
 
 def encoder(heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 32)) -> Encoder:

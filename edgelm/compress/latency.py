@@ -8,9 +8,6 @@ section 3.2]. ``tabulate`` measures it. The table also says what a width costs i
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,12 +17,11 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from edgelm.devices.machine import machine
 from edgelm.errors import RecipeError
 from edgelm.manifest import Machine, Precision
 from edgelm.model import EncoderConfig
-from edgelm.runtimes.choose import cache_folder
-from edgelm.schema import Strict, decode, encode
+from edgelm.runtimes.cache import cache_folder, key, recall, remember
+from edgelm.schema import Strict, decode
 
 __all__ = ["Fixed", "Kind", "Point", "Subject", "Table", "cached", "keep", "position_rows", "read", "sublayers"]
 
@@ -198,26 +194,20 @@ def read(path: Path) -> Table:
 
 def cached(subject: Subject) -> Table | None:
     """What was measured of this subject, on this machine, with these versions of the engines; None if nothing was."""
-    path = _path(subject)
-    return read(path) if path.is_file() else None
+    return recall(_name(subject), Table)
 
 
 def keep(table: Table) -> Path:
-    """Write a table into the cache folder: under a temporary name first, so that a reader never finds half of it.
+    """Remember a table in the cache folder; a folder that cannot be written costs no measurement, only the memory.
 
     Returns:
         The file, which another machine can be given.
     """
-    path = _path(table.subject)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(encode(table))
-    os.chmod(file.name, 0o644)
-    Path(file.name).replace(path)
-    return path
+    name = _name(table.subject)
+    remember(name, table)
+    return cache_folder() / f"{name}.json"
 
 
-def _path(subject: Subject) -> Path:
-    """Named by what the table holds for: the machine, the versions of the engines, and the subject."""
-    parts = msgspec.json.encode(machine()) + msgspec.json.encode(subject)
-    return cache_folder() / f"latency-{subject.engine}-{hashlib.sha256(parts).hexdigest()[:24]}.json"
+def _name(subject: Subject) -> str:
+    """By what the table holds for: the machine, the versions of the engines, and the subject."""
+    return f"latency-{subject.engine}-{key(msgspec.json.encode(subject).decode())}"

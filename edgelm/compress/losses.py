@@ -79,8 +79,9 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
     for batch in by_length(teacher_rows, config.batch):
         with batch_fitting(len(batch), len(teacher_rows[batch[0]])):
             input_ids = torch.from_numpy(np.stack([teacher_rows[i] for i in batch])).long().to(device)
-            hidden = list(teacher.hidden_states(input_ids, torch.ones_like(input_ids)))
-            logits[batch], last[batch] = teacher.classify(hidden[-1]).cpu(), hidden[-1][:, 0].cpu()
+            mask = torch.ones_like(input_ids)
+            hidden = list(teacher.hidden_states(input_ids, mask))
+            logits[batch], last[batch] = teacher.head(hidden[-1], mask).cpu(), hidden[-1][:, 0].cpu()
             if states is not None:
                 where = first[batch][:, None] + torch.arange(input_ids.shape[1])
                 states[where] = torch.stack([hidden[end] for end in ends], 2).bfloat16().cpu()
@@ -114,8 +115,9 @@ def loss(
     """
     device = input_ids.device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        hidden = list(student.hidden_states(input_ids, torch.ones_like(input_ids)))
-        logits = student.classify(hidden[-1])
+        mask = torch.ones_like(input_ids)
+        hidden = list(student.hidden_states(input_ids, mask))
+        logits = student.head(hidden[-1], mask)
     soft = functional.log_softmax(truth.logits[texts].to(device) / config.temperature, -1)
     ours = functional.log_softmax(logits.float() / config.temperature, -1)
     divergence = functional.kl_div(ours, soft, reduction="batchmean", log_target=True) * config.temperature**2

@@ -183,21 +183,21 @@ def _solved(subject: Subject, found: Mapping[_Probe, _Cost], row_bytes: float) -
     def points(kind: Kind) -> tuple[Point, ...]:
         last = kind.startswith("last_")
         base, layers, empty = (one, 1, 0.0) if last else (many, STACK, 0.5)
-        made = [Point(units=0, ms=tuple(empty * layer.ms), bytes=empty * layer.bytes)]
+        made = [Point(units=0, ms=tuple((empty * layer.ms).tolist()), bytes=empty * layer.bytes)]
         for probe, cost in sorted(found.items(), key=lambda item: item[0].units):
             if probe.kind == kind and probe.units:
                 ms = (cost.ms - base.ms) / layers + empty * layer.ms
                 made.append(
                     Point(
                         units=probe.units,
-                        ms=tuple(ms),
+                        ms=tuple(ms.tolist()),
                         bytes=(cost.bytes - base.bytes) / layers + empty * layer.bytes,
                     )
                 )
         return tuple(made)
 
     fixed = Fixed(
-        ms=tuple(one.ms - layer.ms),
+        ms=tuple((one.ms - layer.ms).tolist()),
         bytes=one.bytes - layer.bytes,
         vocab=VOCAB,
         positions=position_rows(subject.engine, subject.lengths),

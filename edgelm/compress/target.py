@@ -88,6 +88,10 @@ def of(
     """
     if budget.p50_ms is None and budget.bytes is None and budget.points is None:
         raise RecipeError("budget: expected at least one of 'p50_ms', 'bytes', 'points'; found none of them")
+    if budget.precision == "int8-static":
+        raise RecipeError(
+            "budget.precision: a latency table has no texts to calibrate int8-static on: expected fp32 or int8-dynamic"
+        )
     if budget.tokens > max(lengths):
         raise RecipeError(f"budget.tokens: {budget.tokens} is more than the longest that is exported ({max(lengths)})")
     tokens = min(one for one in lengths if one >= budget.tokens) if engine == "litert" else budget.tokens

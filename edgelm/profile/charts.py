@@ -1,49 +1,24 @@
-"""Charts of a profile as SVG that is put into the page: it takes the page's font and colours, light or dark."""
+"""Charts of a profile, each as an ``<svg>`` element."""
 
 from __future__ import annotations
 
-import io
-import re
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-from edgelm.manifest import Manifest, Profile, Run
+from edgelm.manifest import Manifest
 from edgelm.profile import stats
+from edgelm.profile.drawing import COLORS, FAINT, STYLE, blank, plain, svg
+from edgelm.profile.layers import by_layer
+from edgelm.profile.sustained import windows
 from edgelm.profile.table import ORIGINAL
+from edgelm.runs import Profile, Run
 
-__all__ = ["Series", "distribution", "latency", "series"]
+__all__ = ["Series", "by_length", "distribution", "latency", "layers", "memory", "over_time", "series"]
 
-# matplotlib cannot write CSS variables: it draws in these colours, and they are replaced in what it wrote.
-_FAINT, _GRID = "#000002", "#000003"
-_COLORS = {f"var(--series-{index})": f"#00001{index}" for index in range(6)} | {"var(--grey)": "#000004"}
-_VARIABLES = {_FAINT: "var(--faint)", _GRID: "var(--grid)"} | {drawn: name for name, drawn in _COLORS.items()}
-
-_STYLE: Any = {  # matplotlib types its settings by their names
-    "svg.fonttype": "none",  # text stays text: it can be selected and has the page's font
-    "font.family": "sans-serif",
-    "font.size": 10.5,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _FAINT,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _FAINT,
-    "ytick.labelcolor": _FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.0,
-}
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
 _POINTS = 200  # of a distribution: a chart has no room for more
 
@@ -98,10 +73,10 @@ def series(manifest: Manifest) -> tuple[Series, ...]:
 
 def latency(manifest: Manifest, profile: Profile) -> str:
     """Median latency against length, with the range from the 10th to the 90th percentile, as an ``<svg>`` element."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes("tokens", "milliseconds")
+    with mpl.rc_context(STYLE):
+        figure, axes = blank("tokens", "milliseconds")
         for one in series(manifest):
-            runs, color = one.runs(profile), _COLORS[one.color]
+            runs, color = one.runs(profile), COLORS[one.color]
             tokens = [run.tokens for run in runs]
             low, mid, high = ([stats.percentile_ms(run.samples_ns, q) for run in runs] for q in (10, 50, 90))
             axes.fill_between(tokens, low, high, color=color, alpha=0.15, linewidth=0)
@@ -111,23 +86,23 @@ def latency(manifest: Manifest, profile: Profile) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens:.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_yscale("log")
-        _plain(axes.yaxis)
-        return _svg(figure, "latency")
+        plain(axes.yaxis)
+        return svg(figure, "latency")
 
 
 def distribution(manifest: Manifest, profile: Profile, tokens: int) -> str:
     """Share of the requests that took at most so long, at one length, as an ``<svg>`` element."""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _axes("milliseconds", "requests answered")
+    with mpl.rc_context(STYLE):
+        figure, axes = blank("milliseconds", "requests answered")
         for one in series(manifest):
             for run in one.runs(profile):
                 if run.tokens == tokens:
                     _cumulative(axes, run, one)
         axes.set_xscale("log")
-        _plain(axes.xaxis)
+        plain(axes.xaxis)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
         axes.set_ylim(0, 1.03)
-        return _svg(figure, "distribution")
+        return svg(figure, "distribution")
 
 
 def _cumulative(axes: Axes, run: Run, one: Series) -> None:
@@ -135,38 +110,82 @@ def _cumulative(axes: Axes, run: Run, one: Series) -> None:
     samples = np.sort(run.samples_ns) / 1e6
     share = np.arange(1, samples.size + 1) / samples.size
     keep = np.unique(np.linspace(0, samples.size - 1, _POINTS).round().astype(int))
-    color, middle = _COLORS[one.color], samples.size // 2
+    color, middle = COLORS[one.color], samples.size // 2
     axes.step(samples[keep], share[keep], where="post", color=color)
     axes.plot(samples[middle], share[middle], color=color, marker=one.marker)
 
 
-def _axes(across: str, up: str) -> tuple[Figure, Axes]:
-    """An empty chart of a width that can still be read when a phone shrinks it."""
-    figure = Figure(figsize=(4.8, 3.1), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    return figure, axes
+def by_length(manifest: Manifest, profile: Profile) -> str:
+    """Latency of each request against its length, of runs whose lengths were drawn."""
+    with mpl.rc_context(STYLE):
+        figure, axes = blank("tokens", "milliseconds")
+        for one in series(manifest):
+            for run in one.runs(profile):
+                if run.lengths:
+                    keep = np.unique(np.linspace(0, len(run.lengths) - 1, 2 * _POINTS).round().astype(int))
+                    tokens, times = np.array(run.lengths)[keep], np.array(run.samples_ns)[keep] / 1e6
+                    axes.scatter(
+                        tokens, times, s=9, color=COLORS[one.color], marker=one.marker, alpha=0.5, linewidths=0
+                    )
+        axes.set_yscale("log")
+        plain(axes.yaxis)
+        return svg(figure, "by-length")
 
 
-def _plain(axis: Axis) -> None:
-    """Write 1, 2, 5, 10, … on a logarithmic axis, as numbers and not as powers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda time, _: f"{time:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def layers(manifest: Manifest, profile: Profile) -> str:
+    """Time of each layer, of the runs whose operators are known, with the share of the roof that it reaches."""
+    looks = {(one.engine, one.precision): one for one in series(manifest)}
+    runs = [run for run in profile.runs if run.ops]
+    names = [layer.name for layer in by_layer(runs[0], profile.peak)]
+    with mpl.rc_context(STYLE):
+        figure, axes = blank(
+            "microseconds, and what is reached of the roof", "", height=1.2 + 0.19 * len(names) * len(runs)
+        )
+        size = 0.8 / len(runs)
+        for index, run in enumerate(runs):
+            found = by_layer(run, profile.peak)
+            places = np.arange(len(found)) + (index - (len(runs) - 1) / 2) * size
+            times = [layer.us for layer in found]
+            color = COLORS[looks[run.engine, run.precision].color]
+            bars = axes.barh(places, times, height=size * 0.9, color=color)
+            roofs = ["" if layer.roof is None else f" {layer.roof:.0%}" for layer in found]
+            axes.bar_label(bars, roofs, fontsize=9, color=FAINT)
+        axes.set_yticks(np.arange(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.1)
+        return svg(figure, "layers")
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The chart as an element to be put into HTML: its ids are its own, its colours are the page's."""
-    with io.StringIO() as file, mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        text = file.getvalue()
-    text = text[text.index("<svg") :]  # the declaration and document type belong to a file of its own
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text, count=1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    for color, variable in _VARIABLES.items():
-        text = text.replace(color, variable)
-    return text
+def memory(manifest: Manifest, profile: Profile, tokens: int) -> str:
+    """Memory of a fresh process of each variant at one length: its peak, and the part of it that is its own at rest."""
+    found = [(one, run) for one in series(manifest) for run in one.runs(profile) if run.fresh and run.tokens == tokens]
+    with mpl.rc_context(STYLE):
+        figure, axes = blank("MB", "", height=0.9 + 0.36 * len(found))
+        for place, (one, run) in enumerate(found):
+            assert run.fresh is not None  # chosen above
+            color = COLORS[one.color]
+            axes.barh(place, run.fresh.peak_bytes / 1e6, height=0.62, color=color, alpha=0.35)
+            if run.fresh.proportional_bytes:
+                axes.barh(place, run.fresh.proportional_bytes / 1e6, height=0.62, color=color)
+        axes.set_yticks(range(len(found)), [one.label for one, _ in found])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        return svg(figure, "memory")
+
+
+def over_time(run: Run) -> str:
+    """A sustained run: the requests over time, and the median of each minute, marked where it is throttled."""
+    keep = np.unique(np.linspace(0, len(run.at_ns) - 1, 4 * _POINTS).round().astype(int))
+    with mpl.rc_context(STYLE):
+        figure, axes = blank("minutes", "milliseconds")
+        at, took = np.array(run.at_ns)[keep] / 60e9, np.array(run.samples_ns)[keep] / 1e6
+        axes.scatter(at, took, s=5, color=COLORS["var(--grey)"], alpha=0.5, linewidths=0)
+        found = windows(run)
+        ends = [*(one.begin_s for one in found[1:]), run.at_ns[-1] / 1e9]
+        for one, end in zip(found, ends, strict=True):
+            color = COLORS["var(--series-1)" if one.throttled else "var(--series-0)"]
+            axes.plot([one.begin_s / 60, end / 60], [one.p50, one.p50], color=color, linewidth=3)
+        axes.set_yscale("log")
+        plain(axes.yaxis)
+        return svg(figure, "over-time")

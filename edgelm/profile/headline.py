@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edgelm.manifest import Manifest, Profile, Run, Variant
+from edgelm.manifest import Manifest, Variant
 from edgelm.profile import stats, table
+from edgelm.runs import Profile, Run
 
 __all__ = ["Card", "cards", "fastest"]
 
@@ -52,8 +53,8 @@ def cards(manifest: Manifest, profile: Profile, downloads: Mapping[str, int]) ->
 
 
 def _latency(run: Run | None, original: Run | None) -> Iterator[Card]:
-    if run is not None:
-        time, beside = _p50(run), f"{run.tokens} tokens"
+    if run is not None and run.scenario != "offline":  # there it is the time of waiting for all the others
+        time, beside = _p50(run), table.length_words(run.tokens)
         if original is not None:
             before = _p50(original)
             beside = f"{before / time:.1f}{table.TIMES} faster than {table.milliseconds(before)} ms"

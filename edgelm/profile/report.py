@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from edgelm.bundle import staged
 from edgelm.errors import MissingExtra
-from edgelm.manifest import Manifest, Profile
-from edgelm.profile import headline, table
+from edgelm.manifest import Manifest
+from edgelm.profile import headline, table, table_layers, table_load
+from edgelm.profile.conditions import conditions
+from edgelm.profile.deeper import NO_OPS
+from edgelm.profile.doubts import doubts
+from edgelm.runs import Profile
 
 try:
     import jinja2
@@ -51,27 +55,51 @@ def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *
         manifest=manifest,
         profile=profile,
         downloads=downloads,
-        tokens=tokens,
+        where=table.length_words(tokens),
+        conditions=conditions(profile),
+        roofline=table_layers.roofline(profile.peak) if profile.peak else "",
+        headlines=[table_load.headline(run) for run in profile.runs if run.scenario == "sustained"],
+        no_ops=NO_OPS,
         fastest=headline.fastest(manifest, profile),
         cards=headline.cards(manifest, profile, downloads),
-        tables={
-            "overview": table.overview(manifest, profile, downloads),
-            "parity": table.parity(manifest),
-            "latency": table.latency(profile),
-        },
+        tables=_tables(manifest, profile, downloads),
         charts=_charts(manifest, profile, tokens),
         series=charts.series(manifest),
         size=table.size,
-        warnings=table.warnings(profile),
+        warnings=doubts(profile),
         gigabytes=round(profile.machine.memory_bytes / 2**30, 1),
     )
 
 
 def _charts(manifest: Manifest, profile: Profile, tokens: int) -> dict[str, str]:
-    """The charts by name; none when nothing was measured."""
-    if not profile.runs:
-        return {}
-    return {
-        "latency": charts.latency(manifest, profile),
-        "distribution": charts.distribution(manifest, profile, tokens),
+    """The charts by name, of what was measured."""
+    kinds = {run.scenario for run in profile.runs}
+    found = dict[str, str]()
+    if "quick" in kinds:
+        found["latency"] = charts.latency(manifest, profile)
+    if any(run.lengths for run in profile.runs):
+        found["by_length"] = charts.by_length(manifest, profile)
+    if kinds - {"sustained"}:
+        found["distribution"] = charts.distribution(manifest, profile, tokens)
+    if "sustained" in kinds:
+        found["over_time"] = charts.over_time(next(run for run in profile.runs if run.scenario == "sustained"))
+    if any(run.ops for run in profile.runs):
+        found["layers"] = charts.layers(manifest, profile)
+    if any(run.fresh for run in profile.runs):
+        found["memory"] = charts.memory(manifest, profile, tokens)
+    return found
+
+
+def _tables(manifest: Manifest, profile: Profile, downloads: Mapping[str, int]) -> dict[str, Sequence[table.Table]]:
+    """The tables by section; those without rows are left out."""
+    kinds = {run.scenario for run in profile.runs}
+    found: dict[str, Sequence[table.Table]] = {
+        "overview": [table.overview(manifest, profile, downloads)],
+        "parity": [table.parity(manifest)],
+        "runs": [table.latency(profile)] if kinds <= {"quick"} else [table_load.scenarios(profile)],
+        "sustained": [table_load.sustained(run) for run in profile.runs if run.scenario == "sustained"],
+        "fresh": [table_load.starts(profile), table_load.memories(profile)],
+        "layers": [table_layers.layers(run, profile.peak) for run in profile.runs if run.ops],
+        "energy": [table_layers.energy(profile)],
     }
+    return {name: [made for made in tables if made.rows] for name, tables in found.items()}

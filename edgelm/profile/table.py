@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgelm.manifest import Manifest, Profile, Run, Score
+from edgelm.manifest import Manifest, Score
 from edgelm.profile import stats
+from edgelm.runs import Profile, Run
 
 __all__ = [
     "NONE",
@@ -15,6 +16,7 @@ __all__ = [
     "TIMES",
     "Table",
     "latency",
+    "length_words",
     "markdown",
     "milliseconds",
     "overview",
@@ -23,7 +25,6 @@ __all__ = [
     "reference_length",
     "size",
     "sizes",
-    "warnings",
 ]
 
 ORIGINAL = "pytorch"
@@ -37,9 +38,6 @@ NONE = "\N{EN DASH}"
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 """What follows a factor."""
-
-_FEW = 100
-_BUSY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def overview(manifest: Manifest, profile: Profile, downloads: Mapping[str, int],
     rows = tuple((*row[:2], *own, *row[2:]) for row, own in zip(three, cells, strict=True))
     metric = base.score.metric if base.score else "score"
     columns = ("engine", "precision", "agreement", metric, "p50 ms", "p90 ms", "faster", *SIZES)
-    return Table(f"{tokens} tokens", columns, rows)
+    return Table(length_words(tokens), columns, rows)
 
 
 def sizes(
@@ -150,24 +148,15 @@ def parity(manifest: Manifest) -> Table:
     return Table(title, columns, tuple(rows))
 
 
-def warnings(profile: Profile) -> tuple[str, ...]:
-    """What a reader should know before trusting the latencies: scatter, few samples, a busy machine."""
-    found = []
-    unsteady = _which([run for run in profile.runs if stats.unstable(run)])
-    if unsteady:
-        found.append(f"These may be unstable, their standard deviation is 10 % of the mean or more: {unsteady}.")
-    few = _which([run for run in profile.runs if len(run.samples_ns) < _FEW])
-    if few:
-        found.append(f"These have fewer than {_FEW} samples, so that p99 is their maximum: {few}.")
-    if profile.load_start > _BUSY * profile.machine.cores:
-        found.append(f"The machine was busy when measuring began: its load average was {profile.load_start:.1f}.")
-    return tuple(found)
-
-
 def reference_length(profile: Profile) -> int:
     """The length whose latency stands for the others: 32 tokens if it was measured, else the middle one; 0 of none."""
     lengths = sorted({run.tokens for run in profile.runs})
     return 32 if 32 in lengths else lengths[len(lengths) // 2] if lengths else 0
+
+
+def length_words(tokens: int) -> str:
+    """A length as people say it: 0 stands for lengths that differ."""
+    return f"{tokens} tokens" if tokens else "lengths as drawn"
 
 
 def markdown(table: Table) -> str:
@@ -218,11 +207,3 @@ def _memory(run: Run | None) -> str:
 def _score(score: Score | None) -> str:
     """A task metric with three digits."""
     return f"{score.value:.3f}" if score else NONE
-
-
-def _which(runs: list[Run]) -> str:
-    """Variants, each with the lengths of its runs."""
-    lengths: dict[str, list[str]] = {}
-    for run in runs:
-        lengths.setdefault(f"{run.engine} {run.precision}", []).append(str(run.tokens))
-    return "; ".join(f"{name} at {', '.join(tokens)} tokens" for name, tokens in lengths.items())

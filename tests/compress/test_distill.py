@@ -79,10 +79,10 @@ def test_what_is_called_after_each_step_has_the_last_word_on_the_weights() -> No
     model, calls = student(), itertools.count(1)
 
     def after_step() -> None:
-        model.classifier.bias.data.fill_(next(calls))
+        model.get_parameter("head.classifier.bias").data.fill_(next(calls))
 
     found, _ = distill(model, TEACHER, Distill(epochs=1, batch=20), ROWS, ROWS, (0, 2), after_step=after_step)
-    assert (found.classifier.bias == 8).all()
+    assert (found.get_parameter("head.classifier.bias") == 8).all()
 
 
 def test_a_loss_that_is_not_a_number_ends_it_and_the_last_good_state_is_kept(
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_a_number_ends_it_and_the_last_good_state_is_kept(
 def test_an_original_that_does_not_answer_in_numbers_is_refused() -> None:
     broken = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
     with torch.no_grad():
-        broken.classifier.bias[0] = float("nan")
+        broken.get_parameter("head.classifier.bias")[0] = float("nan")
     with pytest.raises(CheckpointError, match="NaN"):
         distill(student(), broken, Distill(epochs=1), ROWS, ROWS, (0, 2))
 

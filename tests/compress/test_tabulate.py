@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
 
+from edgelm.compress import latency
 from edgelm.compress.latency import Subject, Table, position_rows
 from edgelm.compress.tabulate import cold_ms, tabulate
 from edgelm.exporters import exporter
@@ -38,6 +40,14 @@ def test_it_has_every_kind_of_sublayer_from_nothing_to_the_widest(table: Table) 
         assert [point.units for point in points] == [0, most // 2, most]
         assert all(len(point.ms) == len(LENGTHS) for point in points)
     assert all(ms > 0 for ms in table.fixed.ms)
+
+
+def test_a_table_is_kept_for_this_machine(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELM_CACHE", str(tmp_path))
+    assert latency.cached(table.subject) is None
+    kept = latency.keep(table)
+    assert latency.cached(table.subject) == latency.read(kept) == table
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_the_size_of_an_artifact_is_foretold(table: Table) -> None:

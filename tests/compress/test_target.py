@@ -47,6 +47,7 @@ def test_litert_pays_for_the_signature_that_a_text_is_padded_to(tmp_path: Path) 
         (Budget(p50_ms=1.0, tokens=8, threads=2), "threads 1 instead of 2"),
         (Budget(p50_ms=1.0, tokens=8, precision="fp32"), "precision int8-dynamic instead of fp32"),
         (Budget(p50_ms=1.0, tokens=4), "tokens from 8 to 32"),
+        (Budget(p50_ms=1.0, tokens=8, precision="int8-static"), "no texts to calibrate int8-static on"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(budget: Budget, words: str, file: Path) -> None:

@@ -139,6 +139,13 @@ def test_the_board_is_read_without_its_closing_zero(tmp_path: Path) -> None:
     assert cpu.board(root) == "Raspberry Pi 5 Model B Rev 1.0"
 
 
+@pytest.mark.parametrize(("machine_word", "expected"), [("arm64", "Apple silicon"), ("x86_64", "")])
+def test_a_mac_is_known_by_its_processor(machine_word: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: machine_word)
+    assert cpu.board() == expected
+
+
 def test_this_machine_is_described_without_importing_an_engine() -> None:
     this = machine.machine()
     assert this is machine.machine()
@@ -158,12 +165,24 @@ def test_this_machine_is_described_without_importing_an_engine() -> None:
         (PI_5, "Raspberry Pi 400 Rev 1.0", "generic-arm64"),
         (PI_5, "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "jetson-orin-nano"),
         (PI_5, "Some other board", "generic-arm64"),
-        (msgspec.structs.replace(ARM, arch="x86_64", isa=("avx2",)), "", "generic-x86_64"),
+        (ARM, "Raspberry Pi Zero 2 W Rev 1.0", "raspberry-pi-zero-2-w"),
+        (ARM, "NVIDIA Jetson Nano Developer Kit", "jetson-nano"),
+        (PI_5, "Apple silicon", "apple-silicon"),
+        (msgspec.structs.replace(ARM, arch="x86_64", isa=("avx",)), "", "generic-x86_64"),
+        (msgspec.structs.replace(ARM, arch="x86_64", isa=("avx2", "fma")), "", "x86_64-avx2"),
         (msgspec.structs.replace(ARM, arch="x86_64", isa=("avx2", "avx512_vnni", "avx512f")), "", "x86_64-avx512-vnni"),
     ],
 )
 def test_the_best_fitting_profile_is_found(this: Machine, board: str, expected: str) -> None:
     assert machine.detect(this, board) == expected
+
+
+def test_a_fingerprint_is_of_the_hardware_and_not_of_the_software() -> None:
+    word = machine.fingerprint(ARM)
+    assert len(word) == 12
+    assert machine.fingerprint(msgspec.structs.replace(ARM, system="Linux 7", versions={"edgelm": "9"})) == word
+    for change in ({"cpu": "another"}, {"cores": 8}, {"memory_bytes": 8 * 2**30}, {"isa": ()}, {"arch": "x86_64"}):
+        assert machine.fingerprint(msgspec.structs.replace(ARM, **change)) != word
 
 
 def test_an_architecture_without_a_profile_is_refused() -> None:

@@ -14,7 +14,7 @@ from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import Ids, Session, engine
 
 LENGTHS = (8, 16, 32, 64)
-VARIANTS = [(form, precision) for form in sorted(EXPORTERS) for precision in ("fp32", "int8-dynamic")]
+VARIANTS = [(form, precision) for form in sorted(EXPORTERS) for precision in exporter(form).PRECISIONS]
 
 Artifacts = dict[tuple[str, Precision], bytes]
 
@@ -48,14 +48,21 @@ def reports() -> list[Report]:
 
 
 @pytest.fixture(scope="session")
-def artifacts(model: Encoder, reports: list[Report]) -> Artifacts:
+def artifacts(model: Encoder, reports: list[Report], calibration: list[Ids]) -> Artifacts:
     return {
         (form, precision): artifact
         for form in EXPORTERS
         for precision, artifact in exporter(form)
-        .export(model, ("fp32", "int8-dynamic"), LENGTHS, tell=reports.append)
+        .export(model, exporter(form).PRECISIONS, LENGTHS, calibration=calibration, tell=reports.append)
         .items()
     }
+
+
+@pytest.fixture(scope="session")
+def calibration(model: Encoder) -> list[Ids]:
+    """Rows to calibrate on; none of them is compared."""
+    random = np.random.default_rng(9)
+    return [random.integers(0, model.config.vocab_size, 2 + index % 63, np.int32) for index in range(256)]
 
 
 @pytest.fixture(params=VARIANTS, ids=[" ".join(variant) for variant in VARIANTS])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -7,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgelm.exporters import Report, onnx_graph, simplify
+from edgelm.exporters import Report, onnx_graph, parity, simplify
 from edgelm.exporters import onnx as exporter
-from edgelm.manifest import Precision
+from edgelm.manifest import Int8, Precision
 from edgelm.model import Encoder
-from edgelm.runtimes import engine
+from edgelm.runtimes import Ids, engine
 
 Artifacts = dict[tuple[str, Precision], bytes]
 
@@ -77,11 +79,63 @@ def test_a_row_of_zeros_quantizes_to_zeros() -> None:
         [table],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
-    onnx_graph.quantize_embedding_(proto, "t")
+    onnx_graph.quantize_embedding_(proto)
     constants = _constants(proto)
     np.testing.assert_array_equal(constants["t_quantized"], [[0, 0], [64, -127]])
     np.testing.assert_allclose(constants["t_scale"], np.array([[1], [2 / 127]]))
     onnx.checker.check_model(proto, full_check=True)
+
+
+def test_every_static_product_is_one_of_integers_in_the_engine(artifacts: Artifacts, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(artifacts["onnx", "int8-static"], options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert found["MatMulIntegerToFloat"] == 14
+    assert found["QuantizeLinear"] == 11  # queries, keys and values share one, but for the queries of the last layer
+    assert not {"MatMul", "Gemm", "DequantizeLinear"} & set(found)
+
+
+def test_a_static_answer_depends_on_its_text_alone(artifacts: Artifacts, rows: list[Ids]) -> None:
+    session = engine("onnxruntime").load(artifacts["onnx", "int8-static"], threads=1)
+    ids, mask = np.zeros((len(rows), 64), np.int32), np.zeros((len(rows), 64), np.int32)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+    alone = np.concatenate([session.run(row[None], np.ones_like(row)[None]) for row in rows])
+    np.testing.assert_allclose(session.run(ids, mask), alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("int8", "top", "kind"), [("u8s8", 127, "uint8"), ("u8s7", 64, "uint8"), ("s8s8", 127, "int8")]
+)
+def test_static_types_are_those_of_the_scheme(
+    int8: Int8, top: int, kind: str, model: Encoder, calibration: list[Ids]
+) -> None:
+    found = exporter.export(model, ("int8-static",), (16,), calibration=calibration, int8=int8)["int8-static"]
+    proto = onnx.load_from_string(found)
+    constants = _constants(proto)
+    for node in proto.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert constants[node.input[2]].dtype.name == kind
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            codes, scale, zero = (constants[name] for name in node.input)
+            assert (codes.dtype.name, np.abs(codes).max()) == ("int8", top)
+            assert scale.shape == zero.shape == (codes.shape[1],)
+            assert not zero.any()
+
+
+def test_a_layer_that_stays_in_float_is_said(model: Encoder, rows: list[Ids], calibration: list[Ids]) -> None:
+    spoiled, reports = copy.deepcopy(model), list[Report]()
+    assert isinstance(spoiled.layers[1].ffn.down, torch.nn.Linear)
+    with torch.no_grad():
+        spoiled.layers[1].ffn.up.bias[0] = 1e5
+        spoiled.layers[1].ffn.down.weight[:, 0] = 0
+    artifact = exporter.export(spoiled, ("int8-static",), (64,), calibration=calibration, tell=reports.append)[
+        "int8-static"
+    ]
+    assert "layers.1.ffn.down (error" in reports[0].notes[0]
+    session = engine("onnxruntime").load(artifact, threads=1)
+    assert parity.check(spoiled, session, rows, rows[:2]).max_abs_diff < 0.15
 
 
 def test_no_addition_is_left_that_onnxruntime_would_fuse_to_its_slow_kernel(artifacts: Artifacts) -> None:
@@ -128,7 +182,7 @@ FAILURES = {
     "changes the numbers": (
         "from onnx import numpy_helper as n\n"
         "def simplify(model, **_):\n"
-        "    w = next(t for t in model.graph.initializer if t.name == 'classifier.weight')\n"
+        "    w = next(t for t in model.graph.initializer if t.name == 'head.classifier.weight')\n"
         "    w.CopyFrom(n.from_array(n.to_array(w) * 1.01, w.name))\n"
         "    return model, True\n",
         "its logits differ by",

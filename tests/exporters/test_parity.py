@@ -102,7 +102,7 @@ def test_figures_are_what_they_say(model: Encoder, rows: list[Ids]) -> None:
 
     expected = np.zeros((24, 3), np.float32)
     expected[:, 0] = math.log(2)  # p = 1/2, 1/4, 1/4
-    found = parity.check(model, Altered(model, shift), rows, (), expected=expected)
+    found = parity.check(model, Altered(model, shift), rows, (), expected=list(expected))
     truth = parity.reference(model, rows)
     sixteen = np.array([len(row) == 16 for row in rows])
     given = np.where(sixteen[:, None], [[0.0, 100.0, 0.0]], truth)
@@ -120,7 +120,7 @@ def test_the_divergence_does_not_overflow(model: Encoder, rows: list[Ids]) -> No
     def same(logits: Logits, ids: Ids) -> None:
         logits[:] = [5000.0, 0.0, -5000.0]
 
-    assert parity.check(model, Altered(model, same), rows, (), expected=huge).kl == 0.0
+    assert parity.check(model, Altered(model, same), rows, (), expected=list(huge)).kl == 0.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -3,8 +3,9 @@ from __future__ import annotations
 import msgspec
 import sample
 
-from edgelm.manifest import Profile, Score
+from edgelm.manifest import Score
 from edgelm.profile import headline
+from edgelm.runs import Profile
 
 MANIFEST, PROFILE, DOWNLOADS = sample.manifest(), sample.profile(), sample.downloads()
 

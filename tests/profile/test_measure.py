@@ -13,7 +13,8 @@ from edgelm import runtimes
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, DeviceUnavailable
 from edgelm.manifest import Manifest
-from edgelm.profile import measure
+from edgelm.profile import measure, memory, subject
+from edgelm.runs import Fresh
 from edgelm.runtimes import Ids
 
 
@@ -26,12 +27,17 @@ class Session:
         assert not self.closed
         self.seen.append((input_ids, attention_mask))
 
+    def explain(self) -> dict[str, str]:
+        return {"provider": "nothing at all"}
+
     def close(self) -> None:
         self.closed = True
 
 
 class Engine:
     """Both engines: they note what they were given."""
+
+    DEVICES = ("cpu",)
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
@@ -42,7 +48,8 @@ class Engine:
         self.name = name
         return self
 
-    def missing(self) -> str | None:
+    def missing(self, device: str = "cpu") -> str | None:
+        assert device in self.DEVICES
         return self.lacking.get(self.name)
 
     def load(self, artifact: bytes, *, threads: int) -> Session:
@@ -54,7 +61,7 @@ class Bundle:
     manifest: Manifest = sample.manifest()
 
     def __init__(self, path: Path) -> None:
-        assert path == Path("some.edgelm")
+        self.path = path
 
     def read(self, file: str) -> bytes:
         return file.encode()
@@ -64,10 +71,15 @@ class Bundle:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     made = Engine()
     monkeypatch.setattr(measure, "Bundle", Bundle)
-    monkeypatch.setattr(measure, "engine", made)
+    monkeypatch.setattr(subject, "engine", made)
     monkeypatch.setattr(runtimes, "engine", made)
-    monkeypatch.setattr(measure, "peak_rss", lambda path, file, tokens, threads, batch: len(file) * 1000 + tokens)
+    monkeypatch.setattr(memory, "fresh", fresh)
     return made
+
+
+def fresh(path: Path, file: str, *, tokens: int, threads: int, batch: int) -> Fresh:
+    assert path == Path("some.edgelm")
+    return Fresh(peak_bytes=len(file) * 1000 + tokens)
 
 
 def test_every_variant_is_measured_at_every_length(engine: Engine) -> None:
@@ -77,6 +89,10 @@ def test_every_variant_is_measured_at_every_length(engine: Engine) -> None:
     assert keys == [(tokens, *variant) for tokens in (16, 32) for variant in variants]
     assert {len(run.samples_ns) for run in found.runs} == {4}
     assert {(run.batch, run.threads, run.warmup) for run in found.runs} == {(3, cores(), 2)}
+    assert {run.provider for run in found.runs} == {"nothing at all"}
+    assert all(
+        run.before.clock_s and run.after.clock_s and run.before.clock_s <= run.after.clock_s for run in found.runs
+    )
     assert found.machine.cores == cores()
     for session in engine.sessions:
         each = 2 + 4 * (2 if cores() > 1 else 1)  # several threads rest, and warm up again, before each sample
@@ -102,8 +118,11 @@ def test_memory_is_that_of_the_variant_at_the_length(engine: Engine) -> None:
 
 def test_the_original_is_measured_beside_the_variants(engine: Engine) -> None:
     seen = list[tuple[int, ...]]()
-    original = measure.Extra(
-        engine="pytorch", precision="fp32", run=lambda ids, mask: seen.append(ids.shape), peak_rss=lambda tokens: 99
+    original = subject.Extra(
+        engine="pytorch",
+        precision="fp32",
+        run=lambda ids, mask: seen.append(ids.shape),
+        fresh=lambda tokens: Fresh(peak_bytes=99),
     )
     counts = {"seconds": 0.0, "min_count": 3, "warmup": 1}
     found = measure.profile_bundle("some.edgelm", tokens=(16,), threads=1, baseline=[original], **counts)  # type: ignore[arg-type]
@@ -116,7 +135,7 @@ def test_sessions_are_closed_when_a_request_fails(engine: Engine) -> None:
     def fail(ids: Ids, mask: Ids) -> None:
         raise RuntimeError("no")
 
-    broken = measure.Extra(engine="pytorch", precision="fp32", run=fail)
+    broken = subject.Extra(engine="pytorch", precision="fp32", run=fail)
     with pytest.raises(RuntimeError):
         measure.profile_bundle("some.edgelm", tokens=(16,), seconds=0, min_count=1, baseline=[broken])
     assert len(engine.sessions) == 4
@@ -158,7 +177,7 @@ def test_progress_reaches_its_totals(engine: Engine) -> None:
 def test_filters_narrow_what_is_measured(
     engine: Engine, engines: list[str] | None, precisions: list[str] | None, expected: int
 ) -> None:
-    found = measure.choose(Bundle.manifest, engines, precisions)
+    found = subject.choose(Bundle.manifest, engines, precisions)
     assert len(found) == expected
     assert all(engines is None or variant.engine in engines for variant in found)
     assert all(precisions is None or variant.precision in precisions for variant in found)
@@ -166,29 +185,29 @@ def test_filters_narrow_what_is_measured(
 
 def test_an_engine_that_is_missing_is_passed_over_unless_it_was_asked_for(engine: Engine) -> None:
     engine.lacking = {"litert": "litert is not installed: pip install 'edgelm[litert]'"}
-    assert {variant.engine for variant in measure.choose(Bundle.manifest)} == {"onnxruntime"}
+    assert {variant.engine for variant in subject.choose(Bundle.manifest)} == {"onnxruntime"}
     with pytest.raises(DeviceUnavailable, match="pip install"):
-        measure.choose(Bundle.manifest, ["litert"])
+        subject.choose(Bundle.manifest, ["litert"])
 
 
 def test_without_any_engine_every_cure_is_given(engine: Engine) -> None:
     engine.lacking = {"litert": "cure one", "onnxruntime": "cure two"}
     with pytest.raises(DeviceUnavailable, match="cure one; cure two"):
-        measure.choose(Bundle.manifest)
+        subject.choose(Bundle.manifest)
 
 
 def test_a_filter_that_nothing_fits_lists_what_there_is(engine: Engine) -> None:
     with pytest.raises(
         DeviceUnavailable, match=r"no variant int4-weights; it has onnxruntime fp32, .*litert int8-dynamic"
     ):
-        measure.choose(Bundle.manifest, None, ["int4-weights"])
+        subject.choose(Bundle.manifest, None, ["int4-weights"])
 
 
 def test_profiles_of_one_machine_can_be_merged() -> None:
-    first, second = sample.profile(), msgspec.structs.replace(sample.profile(), load_end=3.0)
+    first, second = sample.profile(), sample.loaded(sample.profile(), 3.0)
     found = measure.merge(first, second)
     assert found.runs == first.runs + second.runs
-    assert (found.load_start, found.load_end) == (1.42, 3.0)
+    assert (found.load_start, found.load_end) == (1.42, 0.61)
 
 
 def test_profiles_of_different_machines_refuse_to_be_merged() -> None:

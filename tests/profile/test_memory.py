@@ -111,17 +111,17 @@ def test_a_system_without_proc_is_asked_in_another_way(monkeypatch: pytest.Monke
 
 
 def test_a_variant_is_loaded_and_run_in_a_process_of_its_own(fat: Path) -> None:
-    light = memory.peak_rss(fat, "light.onnx", tokens=16, threads=3)
-    heavy = memory.peak_rss(fat, "heavy.onnx", tokens=16, threads=3)
+    light = memory.fresh(fat, "light.onnx", tokens=16, threads=3).peak_bytes
+    heavy = memory.fresh(fat, "heavy.onnx", tokens=16, threads=3).peak_bytes
     assert 0.95 * PLANTED <= heavy - light <= 1.1 * PLANTED
 
 
 def test_length_threads_and_batch_arrive(fat: Path) -> None:
-    small = memory.peak_rss(fat, "light.onnx", tokens=1, threads=3)
-    large = memory.peak_rss(fat, "light.onnx", tokens=PLANTED // 8, threads=3, batch=2)
+    small = memory.fresh(fat, "light.onnx", tokens=1, threads=3).peak_bytes
+    large = memory.fresh(fat, "light.onnx", tokens=PLANTED // 8, threads=3, batch=2).peak_bytes
     assert large - small > PLANTED  # two arrays of 4-byte ids, two rows each
 
 
 def test_a_process_that_fails_is_quoted(fat: Path) -> None:
     with pytest.raises(DeviceUnavailable, match=r"light\.onnx could not be loaded.*expected 3 threads, found 4"):
-        memory.peak_rss(fat, "light.onnx", tokens=16, threads=4)
+        memory.fresh(fat, "light.onnx", tokens=16, threads=4)

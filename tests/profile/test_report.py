@@ -11,8 +11,9 @@ import msgspec
 import pytest
 import sample
 
-from edgelm.manifest import Manifest, Profile
+from edgelm.manifest import Manifest
 from edgelm.profile import report, table
+from edgelm.runs import Conditions, Energy, Fresh, Op, Peak, Profile
 
 MANIFEST, PROFILE, DOWNLOADS = sample.manifest(), sample.profile(), sample.downloads()
 VOID = {"meta", "br", "link", "img", "hr"}
@@ -106,7 +107,79 @@ def test_the_page_says_what_was_built_where_and_what_to_beware_of() -> None:
         assert f"</span>{heads}</td>" in text
         assert f"</span>{ffn}</td>" in text
     assert "its load average was 1.4" in text
-    assert "Before you trust the times" not in page(profile=msgspec.structs.replace(PROFILE, load_start=0.0))
+    calm = msgspec.structs.replace(PROFILE, runs=PROFILE.runs[:1])
+    assert "Before you trust the times" not in page(profile=sample.loaded(calm, 0.0))
+
+
+def deep() -> Profile:
+    """As measured with everything that can be asked for."""
+    ops = tuple(
+        Op(layer=layer, name=layer, kind="MatMul", us=10.0, macs=10**6, bytes=10**4, int8=False)
+        for layer in ("embedding", "attention 0", "ffn 0", "head")
+    )
+    fresh = Fresh(
+        peak_bytes=90_000_000,
+        cold_ns=800_000_000,
+        load_ns=200_000_000,
+        first_ns=9_000_000,
+        steady_ns=2_000_000,
+        resident_bytes=80_000_000,
+        rest_bytes=70_000_000,
+        proportional_bytes=60_000_000,
+    )
+    joules = Energy(joules=0.01, watts=5.0, idle_watts=2.0, source="a sensor of the board")
+    before, after = Conditions(mhz=2400, celsius=45, governors=("performance",)), Conditions(mhz=1800, celsius=81)
+    runs = tuple(
+        msgspec.structs.replace(
+            run, fresh=fresh, energy=joules, ops=ops if run.engine == "onnxruntime" else (), before=before, after=after
+        )
+        for run in PROFILE.runs
+    )
+    return msgspec.structs.replace(PROFILE, runs=runs, peak=Peak(fp32_macs=1e11, int8_macs=4e11, bytes=1e10, threads=2))
+
+
+def test_everything_that_was_asked_for_is_shown_and_still_well_made() -> None:
+    text = page(profile=deep())
+    found = Reader(text)
+    assert found.open == []
+    assert len(set(found.ids)) == len(found.ids)
+    for wanted in (
+        "Where the time goes",
+        "attention 0",
+        "100 GMAC/s in fp32 and 400 in int8",
+        "800",
+        "60.0 MB",
+        "a sensor of the board",
+        "2400 MHz before, 1800 MHz after",
+        "45 °C before, 81 °C after",
+        "its Python interface has no profiler of operators",
+    ):
+        assert wanted in text, wanted
+    drawn = text[text.index("<body>") :]
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
+
+
+def test_a_scenario_and_a_sustained_run_can_be_shown() -> None:
+    run = PROFILE.runs[-1]
+    count = len(run.samples_ns)
+    drawn = msgspec.structs.replace(
+        run,
+        scenario="server",
+        tokens=0,
+        lengths=tuple(16 + index % 32 for index in range(count)),
+        at_ns=tuple(range(0, count * 10**7, 10**7)),
+        verdict="INVALID Reduce the rate.",
+    )
+    text = page(profile=msgspec.structs.replace(PROFILE, runs=(drawn,)))
+    assert Reader(text).open == []
+    assert "lengths as drawn" in text
+    assert "INVALID Reduce the rate." in text
+    steady = msgspec.structs.replace(
+        run, scenario="sustained", tokens=32, at_ns=tuple(range(0, count * 10**9, 10**9)), during=()
+    )
+    text = page(profile=msgspec.structs.replace(PROFILE, runs=(steady,)))
+    assert Reader(text).open == []
+    assert "marked as throttled" in text
 
 
 def test_charts_take_their_colours_from_the_page_in_light_and_in_dark() -> None:

@@ -91,23 +91,6 @@ def test_parity_has_every_variant() -> None:
     assert len(found.rows) == 4
 
 
-def test_a_steady_quiet_profile_has_no_warnings() -> None:
-    runs = (sample.run("litert", "fp32", 16, (100, 101) * 50),)
-    assert table.warnings(msgspec.structs.replace(PROFILE, runs=runs, load_start=0.9)) == ()
-
-
-def test_scatter_few_samples_and_a_busy_machine_are_warned_of() -> None:
-    noisy, few = (100, 200) * 50, (100,) * 99
-    runs = tuple(
-        sample.run("litert", precision, tokens, times)
-        for precision, tokens, times in (("fp32", 16, noisy), ("fp32", 32, noisy), ("int8-dynamic", 16, few))
-    )
-    unsteady, short, busy = table.warnings(msgspec.structs.replace(PROFILE, runs=runs, load_start=1.4))
-    assert unsteady.endswith("10 % of the mean or more: litert fp32 at 16, 32 tokens.")
-    assert short.endswith("p99 is their maximum: litert int8-dynamic at 16 tokens.")
-    assert busy.endswith("load average was 1.4.")
-
-
 @pytest.mark.parametrize(("lengths", "expected"), [((16, 32, 64), 32), ((8, 16, 64), 16), ((64,), 64), ((), 0)])
 def test_the_reference_length_is_32_or_the_middle(lengths: tuple[int, ...], expected: int) -> None:
     runs = tuple(sample.run("litert", "fp32", length, (1,)) for length in lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,27 @@ def test_leaves_its_inputs_alone(session: Session) -> None:
     np.testing.assert_array_equal(mask, kept[1])
 
 
+def test_eight_threads_get_the_same_bits_as_one(session: Session) -> None:
+    requests = [batch((1 + index % LIMIT,), 1 + index % LIMIT, seed=index) for index in range(160)]
+    alone = [session.run(*request) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda request: session.run(*request), requests))
+    np.testing.assert_array_equal(np.concatenate(together), np.concatenate(alone))
+
+
+def test_closing_while_others_run_ends_them_in_an_answer_or_in_a_clear_error(session: Session) -> None:
+    def ask(index: int) -> bool:
+        try:
+            return session.run(*batch((9,), 9)).shape == (1, 3)
+        except DataError as exc:
+            return "closed" in str(exc)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(ask, index) for index in range(40)]
+        session.close()
+        assert all(one.result() for one in found)
+
+
 def test_answers_are_not_overwritten_by_later_ones(session: Session) -> None:
     first = session.run(*batch((5,), 5))
     kept = first.copy()
@@ -119,8 +141,8 @@ def test_what_stands_under_the_padding_does_not_matter(name: str, session: Sessi
 
 def test_explains_itself_in_plain_values(name: str, session: Session) -> None:
     facts = json.loads(json.dumps(session.explain()))
-    assert set(facts) == {"engine", "version", "provider", "threads", "lengths"}
-    assert (facts["engine"], facts["threads"]) == (name.split()[0], 2)
+    assert set(facts) == {"engine", "version", "device", "provider", "threads", "lengths", "nodes"}
+    assert (facts["engine"], facts["threads"], facts["device"]) == (name.split()[0], 2, "cpu")
 
 
 def test_cannot_run_once_it_is_closed(session: Session) -> None:

@@ -1,0 +1,77 @@
+"""ONNX Runtime's execution providers: which device each is for, which package brings it, and where it exists."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgelm.runtimes.place import Place
+
+__all__ = ["PROVIDERS", "Provider", "missing"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Attributes:
+        name: as ONNX Runtime spells it.
+        package: what brings it, as pip takes it.
+        system: the only one that it exists on, as ``platform.system()`` spells it; empty for any.
+        memory: of the device, as ``OrtValue`` names it, for binding inputs and outputs; empty where that is the CPU's.
+        needs: what pip does not bring.
+        numbered: whether there can be several, chosen by ``device_id``.
+    """
+
+    name: str
+    package: str = "onnxruntime"
+    system: str = ""
+    memory: str = ""
+    needs: str = ""
+    numbered: bool = False
+
+    def options(self, place: Place) -> dict[str, Any]:
+        """What the provider is told."""
+        return {"device_id": place.number} if self.numbered else {}
+
+
+_NVIDIA = "onnxruntime-gpu[cuda,cudnn]"
+PROVIDERS = {
+    "coreml": Provider("CoreMLExecutionProvider", system="Darwin"),
+    "cpu": Provider("CPUExecutionProvider"),
+    "cuda": Provider("CUDAExecutionProvider", _NVIDIA, memory="cuda", needs="an NVIDIA driver", numbered=True),
+    "directml": Provider("DmlExecutionProvider", "onnxruntime-directml", "Windows", numbered=True),
+    "openvino": Provider("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+    "qnn": Provider("QNNExecutionProvider", "onnxruntime-qnn<2", "Windows", needs="a Qualcomm NPU"),
+    "tensorrt": Provider(
+        "TensorrtExecutionProvider",
+        f"{_NVIDIA}' 'tensorrt",
+        memory="cuda",
+        needs="an NVIDIA driver",
+        numbered=True,
+    ),
+}
+"""By device. https://onnxruntime.ai/docs/execution-providers has each one's needs."""
+
+
+def missing(device: str, available: Sequence[str], version: str) -> str | None:
+    """Why a device's provider cannot be used here, with the cure; None when it can be tried.
+
+    Args:
+        device: a key of ``PROVIDERS``.
+        available: the providers that the installed ONNX Runtime was built with.
+        version: of the installed ONNX Runtime.
+    """
+    wanted = PROVIDERS[device]
+    if wanted.name in available:
+        return None
+    here = f"ONNX Runtime {version} has {', '.join(available)}, not {wanted.name}"
+    if wanted.system not in ("", platform.system()):
+        return f"{here}, which exists on {wanted.system} alone, and this is {platform.system()}: ask for device 'cpu'"
+    lacks = f", and {wanted.needs}" if wanted.needs else ""
+    if wanted.memory == "cuda" and Path("/proc/driver/nvidia/version").exists():
+        lacks = ""
+    return f"{here}: pip uninstall -y onnxruntime && pip install '{wanted.package}'{lacks}"
