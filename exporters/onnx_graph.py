@@ -73,11 +73,11 @@ def quantize_embedding_(model: ModelProto) -> None:
     The quantizer of onnxruntime has one unsigned scale for the whole table, which the longest row decides.
 
     Args:
-        model: the model. The table is the one initializer of two dimensions whose rows a Gather takes.
+        model: the model. The table is the longest initializer of two dimensions whose rows a Gather takes.
     """
     tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
-    nodes = enumerate(model.graph.node)
-    position, gather = next((i, node) for i, node in nodes if node.op_type == "Gather" and node.input[0] in tables)
+    gathers = [(i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Gather" and n.input[0] in tables]
+    position, gather = max(gathers, key=lambda one: tables[one[1].input[0]].dims[0])
     weight, table = gather.input[0], tables[gather.input[0]]
     codes, scale = symmetric(numpy_helper.to_array(table), 1)
     if sum(weight in node.input for node in model.graph.node) == 1:  # a masked language model's head reads it too

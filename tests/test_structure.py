@@ -101,6 +101,12 @@ def test_the_run_side_imports_nothing_heavy(name: str) -> None:
     assert not found or room(name) in BUILD_SIDE
 
 
+def test_tensorflow_is_imported_in_two_modules_alone() -> None:
+    theirs = {"tensorflow", "tf2onnx", "keras"}
+    found = {name for name, path in MODULES.items() if theirs & {target.split(".")[0] for target in imports(path)}}
+    assert found == {"edgelm.exporters.tensorflow", "edgelm.exporters.tf_onnx"}
+
+
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"edgelm.cli"}))
 def test_all_is_literal_sorted_and_true(name: str) -> None:
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
