@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ import tiny_keras
 import torch
 from transformers import DistilBertForSequenceClassification
 
+import edgelm
+from edgelm import cli
+from edgelm.bundle import Bundle
 from edgelm.errors import CheckpointError, DataError, RecipeError
-from edgelm.exporters import Report, foreign
+from edgelm.exporters import foreign
 from edgelm.exporters.companions import Companions, companions
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.tflite_signatures import parsed, signatures
 from edgelm.manifest import Format, Precision
 from edgelm.runtimes import Ids, Logits, engine
+from edgelm.text import Tokenizer
 
 pytestmark = pytest.mark.slow  # for the import of TensorFlow
 
@@ -41,17 +46,20 @@ def imported(keras_file: Path, beside: Companions) -> Imported:
 
 
 @pytest.fixture(scope="module")
-def reports() -> list[Report]:
-    return []
+def bundle(keras_file: Path) -> Bundle:
+    """Of the Keras model, by the command line, on its dev texts."""
+    folder = keras_file.parent
+    rows = [json.dumps({"text": text or "play it", "label": tiny.LABELS[i % 3]}) for i, text in enumerate(tiny.TEXTS)]
+    (folder / "dev.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    out = folder / "keras.edgelm"
+    command = ["export", keras_file, "--out", out, "--data", folder / "dev.jsonl", "--device", "generic-x86_64"]
+    cli.app([*map(str, command), "--lengths", ",".join(map(str, (*LENGTHS, 128)))], standalone_mode=False)
+    return Bundle(out)
 
 
 @pytest.fixture(scope="module")
-def artifacts(imported: Imported, reports: list[Report]) -> Artifacts:
-    return {
-        (form, precision): artifact
-        for form in ENGINES
-        for precision, artifact in imported.model.export(form, BOTH, LENGTHS, tell=reports.append).items()
-    }
+def artifacts(bundle: Bundle) -> Artifacts:
+    return {(one.format, one.precision): bundle.read(one.file) for one in bundle.manifest.variants}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,25 @@ def test_what_tensorflow_answers_is_what_transformers_does(imported: Imported, r
     found = [imported.model.answer(row[None], np.ones_like(row)[None]) for row in rows]
     np.testing.assert_allclose(np.concatenate(found), truth, rtol=0, atol=1e-5)
     np.testing.assert_allclose(imported.model.answer(*_padded(rows, 40)), truth, rtol=0, atol=1e-5)
+
+
+def test_the_bundle_says_how_close_it_is_and_answers_as_the_model(bundle: Bundle, imported: Imported) -> None:
+    found = {(one.format, one.precision): one for one in bundle.manifest.variants}
+    assert set(found) == {(form, precision) for form in ENGINES for precision in BOTH}
+    for (form, precision), one in found.items():
+        assert one.lengths == (LENGTHS if form == "tflite" else ())  # not 128, since the model has 64 positions
+        assert 0 < one.parity.max_abs_diff < (1e-5 if precision == "fp32" else 0.2)
+        assert one.parity.hostile_rows == 10
+        assert one.score is not None
+        assert one.score.n == len(tiny.TEXTS)
+    model, base = bundle.manifest.model, bundle.manifest.baseline
+    assert (model.heads, model.source, base.engine, base.precision) == ((), "model.keras", "tensorflow", "fp32")
+    (ids,) = Tokenizer(imported.tokenizer, max_tokens=16, pad_token_id=0).encode(["play the music"])
+    logits = imported.model.answer(ids[None], np.ones_like(ids)[None])[0]
+    expected = dict(zip(tiny.LABELS, np.exp(logits) / np.exp(logits).sum(), strict=True))
+    with edgelm.load(bundle.path, engine="onnxruntime", precision="fp32") as loaded:
+        answers: Any = loaded("play the music", top_k=None)
+    assert {one["label"]: pytest.approx(one["score"], abs=1e-5) for one in answers} == expected
 
 
 @pytest.mark.parametrize("form", ENGINES)
@@ -125,39 +152,21 @@ def test_what_is_known_of_the_model_is_found(imported: Imported, keras_model: An
     assert imported.model.weights.numel() == keras_model.count_params()
 
 
-def test_reports_each_artifact(artifacts: Artifacts, reports: list[Report]) -> None:
-    assert [(r.format, r.precision, r.bytes) for r in reports] == [(*key, len(a)) for key, a in artifacts.items()]
-
-
 def test_what_cannot_be_written_is_refused(imported: Imported) -> None:
     with pytest.raises(RecipeError, match="onnx is not written as int8-static: expected one of fp32, int8-dynamic"):
         imported.model.export("onnx", ("int8-static",), LENGTHS)
 
 
-def test_a_saved_model_is_read_alike(
-    keras_model: Any, keras_checkpoint: Path, imported: Imported, beside: Companions, tmp_path: Path
+def test_a_saved_model_of_one_length_that_labels_tokens(
+    keras_checkpoint: Path, beside: Companions, rows: list[Ids], tmp_path: Path
 ) -> None:
-    tiny_keras.save(keras_model, tmp_path / "saved", keras_checkpoint)
-    found = foreign.read(tmp_path / "saved", beside, LENGTHS)
-    assert found.model.config == imported.model.config
-    assert found.model.weights.numel() == imported.model.weights.numel()
-    ids, mask = _padded([tiny.ids(1, 9).numpy().astype(np.int32)[0]] * 2, 12)
-    expected = imported.model.answer(ids, mask)
-    np.testing.assert_allclose(found.model.answer(ids, mask), expected, rtol=0, atol=1e-6)
-    for form, by in ENGINES.items():
-        session = engine(by).load(found.model.export(form, ("fp32",), (16,))["fp32"], threads=1)
-        np.testing.assert_allclose(session.run(ids, mask), expected, rtol=0, atol=1e-5)
-
-
-def test_a_model_of_one_length_that_labels_tokens(keras_checkpoint: Path, beside: Companions, rows: list[Ids]) -> None:
-    from edgelm.exporters import tensorflow
-
-    free = tiny_keras.classifier(keras_checkpoint, by_token=True)
     made = tiny_keras.classifier(keras_checkpoint, ("input_ids", "attention_mask"), length=16, by_token=True)
-    tokens = replace(beside, task="token-classification")
-    found = tensorflow.read(made, tokens, LENGTHS)
+    tiny_keras.save(made, tmp_path / "saved", keras_checkpoint)
+    found = foreign.read(tmp_path / "saved", replace(beside, task="token-classification"), LENGTHS)
     assert (found.lengths, found.max_tokens) == ((16,), 16)
+    assert found.model.weights.numel() == made.count_params()
     ids, mask = _padded(rows[:4], 9)
+    free = tiny_keras.classifier(keras_checkpoint, by_token=True)
     expected = free({"token_ids": ids, "padding_mask": mask}, training=False).numpy()
     np.testing.assert_allclose(found.model.answer(ids, mask), expected, rtol=0, atol=1e-5)
     for form, by in ENGINES.items():
