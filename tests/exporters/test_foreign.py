@@ -82,8 +82,14 @@ def test_a_config_without_labels_is_refused(place: Path) -> None:
 
 
 def test_inputs_are_known_by_any_of_their_names() -> None:
-    for names in (("token_ids", "padding_mask"), ("attention_mask", "token_type_ids", "input_ids")):
-        assert {"input_ids", "attention_mask"} <= set(meanings(names, "x").values())
+    ours = ("attention_mask", "token_type_ids", "input_ids")
+    assert meanings(ours, "x") == dict(zip(ours, ours, strict=True))
+    assert meanings(("token_ids", "padding_mask"), "x") == {"token_ids": "input_ids", "padding_mask": "attention_mask"}
+    assert meanings(("input_mask", "input_type_ids", "input_word_ids"), "x") == {
+        "input_mask": "attention_mask",
+        "input_type_ids": "token_type_ids",
+        "input_word_ids": "input_ids",
+    }
     wrong: list[tuple[str, ...]] = [
         ("input_ids",),
         ("input_ids", "token_ids", "attention_mask"),

@@ -137,6 +137,18 @@ def test_every_matrix_is_in_int8(artifacts: Artifacts) -> None:
     assert "Einsum" not in products
 
 
+def test_int8_tflite_becomes_int8_onnx(
+    artifacts: Artifacts, beside: Companions, rows: list[Ids], truth: Logits, tmp_path: Path
+) -> None:
+    (tmp_path / "model.tflite").write_bytes(artifacts["tflite", "int8-dynamic"])
+    found = foreign.read(tmp_path / "model.tflite", beside, (16,))
+    assert (found.lengths, found.precision) == (LENGTHS, "int8-dynamic")
+    assert found.model.can == {"tflite": ("int8-dynamic",), "onnx": ("int8-dynamic",)}
+    artifact = found.model.export("onnx", ("int8-dynamic",), found.lengths)["int8-dynamic"]
+    apart = np.abs(_run("onnx", artifact, rows) - truth)
+    assert 1e-4 < apart.max() < 0.1 * np.abs(truth).max()
+
+
 def test_there_is_one_signature_for_each_length(artifacts: Artifacts) -> None:
     for precision in BOTH:
         found = signatures(parsed(artifacts["tflite", precision], "x"))

@@ -51,7 +51,9 @@ def tflite(tensorflow: Any) -> Make:
     """Makes what ``_expected`` computes, with inputs of these names and types, by TensorFlow's converter."""
     tf = tensorflow
 
-    def make(names: dict[str, str], length: int | None, batch: int | None = 1, by_token: bool = False) -> bytes:
+    def make(
+        names: dict[str, str], length: int | None, batch: int | None = 1, by_token: bool = False, half: bool = False
+    ) -> bytes:
         @tf.function(input_signature=[tf.TensorSpec((batch, length), t, name=name) for name, t in names.items()])  # type: ignore[untyped-decorator]
         def call(ids: Any, mask: Any, types: Any = None) -> dict[str, Any]:
             weight = tf.cast(mask, tf.float32)[:, :, None]
@@ -64,7 +66,11 @@ def tflite(tensorflow: Any) -> Make:
 
         with mute():
             made = [call.get_concrete_function()]
-            return bytes(tf.lite.TFLiteConverter.from_concrete_functions(made, tf.Module()).convert())
+            converter = tf.lite.TFLiteConverter.from_concrete_functions(made, tf.Module())
+            if half:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.target_spec.supported_types = [tf.float16]
+            return bytes(converter.convert())
 
     return make
 
@@ -124,6 +130,12 @@ def test_other_inputs_are_refused(tflite: Make, tensorflow: Any, tmp_path: Path)
         _read(tflite({"pixels": "int32", "attention_mask": "int32"}, 16), _beside(), tmp_path)
     with pytest.raises(CheckpointError, match="expected int32 or int64 inputs, found another type of input_ids"):
         _read(tflite({"input_ids": "float32", "attention_mask": "int32"}, 16), _beside(), tmp_path)
+
+
+@pytest.mark.slow
+def test_weights_of_other_types_are_refused(tflite: Make, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected weights in float32 or int8, .* found weights in float16"):
+        _read(tflite(INT32, 16, half=True), _beside(), tmp_path)
 
 
 @pytest.mark.slow
