@@ -16,7 +16,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgelm.errors import CheckpointError
 from edgelm.exporters.foreign_fit import meanings, output
-from edgelm.exporters.tflite_signatures import Signature, definition, insert, packed, signatures
+from edgelm.exporters.tflite_graph import packed
+from edgelm.exporters.tflite_signatures import Signature, definition, insert, signatures
 
 __all__ = ["Way", "adapted", "ways"]
 
@@ -72,7 +73,7 @@ def adapted(model: Any, found: Sequence[Way], lengths: Sequence[int], name: str)
     """The model with a signature ``tokens_N`` for each length.
 
     Args:
-        model: is changed.
+        model: is used up.
         found: the ways into it.
         lengths: for a way that takes any.
         name: of the output.

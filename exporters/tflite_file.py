@@ -19,7 +19,8 @@ from edgelm.exporters.foreign import Foreign, Imported, Output
 from edgelm.exporters.foreign_fit import output_name, tried
 from edgelm.exporters.onnx_foreign import written
 from edgelm.exporters.tflite_adapt import Way, adapted, ways
-from edgelm.exporters.tflite_signatures import alone, definition, packed, parsed, signatures
+from edgelm.exporters.tflite_graph import packed
+from edgelm.exporters.tflite_signatures import alone, definition, parsed, signatures
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig
@@ -99,10 +100,11 @@ def read(path: Path, beside: Companions, lengths: Sequence[int]) -> Imported:
     """
     content, source = path.read_bytes(), str(path)
     model = parsed(content, source)
+    weights = _weights(model)  # first: the model may be used up
     original = _Original(content, model, ways(model, output_name(beside), source), source)
     fixed = tuple(way.length for way in original.ways if way.length)
     config, given, taken = tried(original.answer, beside, fixed or lengths, source)
-    file = _File(config, given, content, source, original, _weights(model))
+    file = _File(config, given, content, source, original, weights)
     return Imported(file, beside.tokenizer, source, len(content), taken, "litert", original.precision)
 
 

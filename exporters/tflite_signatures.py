@@ -6,13 +6,14 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.errors import CheckpointError
 
-__all__ = ["Signature", "alone", "definition", "insert", "packed", "parsed", "signatures"]
+__all__ = ["Signature", "alone", "definition", "inline", "insert", "parsed", "signatures"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,11 @@ def parsed(content: bytes, source: str) -> Any:
         raise CheckpointError(f"{source}: expected a TFLite model that LiteRT loads: {reason}") from exc
 
 
-def packed(model: Any) -> bytes:
-    """The inverse of ``parsed``."""
+def inline(model: Any) -> bytes:
+    """The inverse of ``parsed``, with all constants inside the flatbuffer: older readers know no others."""
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.asarray(buffer.data, np.uint8)  # of anything else it writes one byte after the other
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
@@ -94,7 +98,7 @@ def alone(content: bytes, key: str, source: str = "the artifact") -> bytes:
         graph.tensors[index].name = name
     graph.inputs, graph.outputs = list(one.inputs.values()), list(one.outputs.values())
     model.subgraphs, model.signatureDefs = [graph], []
-    return packed(model)
+    return inline(model)
 
 
 def insert(model: Any, graph: Any, place: int, name: str, inputs: list[int], out: int, options: Any) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from edgelm.exporters import tflite
 from edgelm.exporters.onnx_graph import symmetric
-from edgelm.exporters.tflite_signatures import alone, packed, parsed, signatures
+from edgelm.exporters.tflite_signatures import alone, inline, parsed, signatures
 from edgelm.manifest import Precision, TaskName
 from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import Ids
@@ -107,9 +107,9 @@ def test_a_wrong_constant_in_the_file_is_seen(case: Case, reading: Any, rows: li
     )
     buffer = model.buffers[graph.tensors[layer.inputs[1]].buffer]
     buffer.data = (np.asarray(buffer.data, np.uint8).view(np.float32) * np.float32(1.5)).view(np.uint8)
-    assert reading.difference(case.model, packed(model), LENGTH, rows) > 10 * TOLERANCE
+    assert reading.difference(case.model, inline(model), LENGTH, rows) > 10 * TOLERANCE
     buffer.data = np.full_like(buffer.data.view(np.float32), np.nan).view(np.uint8)
-    assert reading.difference(case.model, packed(model), LENGTH, rows) == np.inf
+    assert reading.difference(case.model, inline(model), LENGTH, rows) == np.inf
 
 
 @pytest.mark.parametrize("case", ["text-classification"], indirect=True)

@@ -15,7 +15,7 @@ from edgelm.exporters import exporter, foreign
 from edgelm.exporters.companions import Companions
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.quiet import mute
-from edgelm.exporters.tflite_signatures import packed, parsed
+from edgelm.exporters.tflite_signatures import inline, parsed
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
 from edgelm.runtimes import Ids, engine
@@ -93,7 +93,7 @@ def test_other_signatures_are_adapted_and_give_the_same_logits(case: str, tflite
     if case == "one length":  # and no signature at all
         model = parsed(content, "x")
         model.signatureDefs = []
-        content = packed(model)
+        content = inline(model)
     found = _read(content, _beside(), tmp_path)
     typed = len(names) > 2
     assert found.lengths == ((length,) if length else LENGTHS)
