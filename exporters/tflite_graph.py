@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 
-__all__ = ["slim"]
+__all__ = ["packed", "slim"]
 
 _INLINE = 1024
 """Constants of fewer bytes stay inside the flatbuffer; larger ones follow it, 16-byte aligned for SIMD loads."""
@@ -40,7 +40,7 @@ def slim(artifact: bytes) -> tuple[bytes, int]:
                     found.quantizedDimension,
                 )
                 tensor.quantization = shared.setdefault(key, _Once(found))
-    return _packed(model), len(model.subgraphs[0].operators)
+    return packed(model), len(model.subgraphs[0].operators)
 
 
 class _Once:
@@ -55,8 +55,8 @@ class _Once:
         return self._offset
 
 
-def _packed(model: Any) -> bytes:
-    """The flatbuffer, then the large constants at the offsets that it names."""
+def packed(model: Any) -> bytes:
+    """The flatbuffer, then the large constants at the offsets that it names. The model is used up."""
     outside: dict[int, bytes] = {}
     for index, buffer in enumerate(model.buffers):
         if buffer.data is not None and len(buffer.data) >= _INLINE:
