@@ -1,7 +1,10 @@
-"""What each precision keeps and costs in each format: accuracy, size and speed of teachers exported as they are.
+"""What every precision keeps, weighs and costs in both formats, for every task.
 
-``make bench-export DATA=FOLDER MODELS=FOLDER`` writes the result as JSON, and its tables into docs/precisions.md. All
-artifacts of a task are loaded at once and timed in turn, one request each, so that what disturbs one disturbs all.
+``make bench-export DATA=FOLDER MODELS=FOLDER`` writes benchmarks/export.json, part after part; a part that is there is
+kept. ``export_page.py`` makes docs/export.md of it.
+
+Accuracy: of the exported artifact, run by its engine, on the whole of each dev set, against the PyTorch module in fp32.
+Speed: all artifacts are loaded at once and run in turn, once untimed and once timed, one thread, one text; the median.
 """
 
 from __future__ import annotations
@@ -9,134 +12,321 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import msgspec
 import numpy as np
 import torch
 
-from edgelm import checkpoint, data, devices
+from edgelm import checkpoint, data, devices, tasks
 from edgelm.bundle import staged
-from edgelm.checkpoint import Checkpoint
+from edgelm.check import Reference, check
+from edgelm.compression import calibration, compress
+from edgelm.data import Dataset
 from edgelm.devices.machine import detect, machine
-from edgelm.exporters import EXPORTERS, Report, exporter, parity
-from edgelm.runtimes import Ids, Logits, Session, engine
+from edgelm.exporters import Report, exporter
+from edgelm.exporters.parity import task_of
+from edgelm.manifest import Format, Precision
+from edgelm.model import Encoder, EncoderConfig, parameters
+from edgelm.recipe import Data, Export, Gate, Located, Recipe
+from edgelm.runtimes import Ids, Session, engine
 from edgelm.schema import to_dict
-from edgelm.tasks import accuracy
 from edgelm.text import Tokenizer
 
 ROOT = Path(__file__).parent.parent
-LENGTHS, TIMED, ROUNDS, WARMUP = (16, 32, 64, 128), (16, 32, 128), 31, 5
+OUT, BUILT = ROOT / "benchmarks" / "export.json", ROOT / "build" / "export"
+LENGTHS = (16, 32, 64, 128)
+TIMED, ROUNDS, WARMUP = (16, 32, 40, 65, 80, 128), 41, 5
+OPEN = Gate(max_abs_diff=1e9, agreement=0.0, kl=1e9, accuracy_loss=1e9)
+FULL = EncoderConfig(
+    vocab_size=30522, dim=768, head_dim=64, heads=(12,) * 6, ffn=(3072,) * 6, max_positions=512, labels=("no", "yes")
+)
+"""DistilBERT-base, 66.4 M parameters and a head for two classes; its weights are random, which costs the same."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """A row of the table: a teacher and its texts. ``Task.metric`` scores its outputs."""
+class Job:
+    """A model and its data: names below the folders that are given."""
 
-    name: str
+    task: str
     model: str
-    folder: str
+    train: str
+    dev: str
 
 
-TASKS = (Task("SST-2", "sst2-teacher", "sst2"), Task("CLINC150", "clinc150-teacher", "clinc150"))
+JOBS = (
+    Job("SST-2", "sst2-teacher", "sst2/train.jsonl", "sst2/dev.jsonl"),
+    Job("WNUT17", "wnut17", "wnut17/train.jsonl", "wnut17/dev.jsonl"),
+    Job("SQuAD", "squad", "squad/train.json", "squad/dev.json"),
+    Job("STS-B", "vectors", "stsb/train.jsonl", "stsb/dev.jsonl"),
+    Job("masked words", "masks", "unlabelled/textbooks.txt", "unlabelled/textbooks.txt"),
+    Job("CLINC150", "clinc150-teacher", "clinc150/train.jsonl", "clinc150/dev.jsonl"),
+)
 
 
 def main() -> None:
-    """Measure everything: about 10 minutes."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/, clinc150/: train and dev.jsonl")
+    """Measure what is not there yet: one to two hours."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/, clinc150/, squad/, …")
     arguments.add_argument("--models", type=Path, required=True, help="folder with sst2-teacher, clinc150-teacher")
-    arguments.add_argument("--device", default=detect(), help="profile to export for; this machine's")
-    arguments.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "export.json")
+    arguments.add_argument("--heads", type=Path, default=ROOT / "build" / "heads", help="what heads.py made")
+    arguments.add_argument("--part", choices=[*(job.task for job in JOBS), "others", "full", "speed"], action="append")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    result = {
-        "schema": "edgelm.bench-export/1",
-        "machine": to_dict(machine()),
-        "device": given.device,
-        "int8": devices.load(given.device).int8,
-        "load_start": os.getloadavg()[0],
-        "rows": [row for task in TASKS for row in measure(task, given.data, given.models, given.device)],
-        "load_end": os.getloadavg()[0],
+    parts: dict[str, Callable[[], Any]] = {
+        **{job.task: lambda job=job: accuracy(job, given.data, [given.models, given.heads]) for job in JOBS},  # type: ignore[misc]
+        "others": lambda: others(given.data, given.models),
+        "full": full,
+        "speed": speed,
     }
-    with staged(given.out) as staging:
-        staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name, part in parts.items():
+        if given.part and name not in given.part:
+            continue
+        found: dict[str, Any] = {"schema": "edgelm.bench-export/2", "parts": {}}
+        if OUT.exists():
+            found = json.loads(OUT.read_bytes())
+        if name in found["parts"]:
+            continue
+        load, started = os.getloadavg()[0], time.perf_counter()
+        result = part()
+        conditions = {"machine": to_dict(machine()), "load": [load, os.getloadavg()[0]]}
+        found["parts"][name] = {**conditions, "seconds": time.perf_counter() - started, "rows": result}
+        with staged(OUT) as staging:
+            staging.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(task: Task, texts: Path, models: Path, device: str) -> list[dict[str, Any]]:
-    """Every format and precision of one teacher."""
-    teacher = checkpoint.read(models / task.model)
-    tokenizer = Tokenizer(teacher.tokenizer, max_tokens=max(LENGTHS), pad_token_id=0, tell=False)
-    labels = teacher.model.config.labels
-    train = tokenizer.encode(list(data.read(texts / task.folder / "train.jsonl", labels).texts))
-    dev = data.read(texts / task.folder / "dev.jsonl", labels)
-    rows, gold = tokenizer.encode(list(dev.texts)), dev.gold
-    assert gold is not None
-    expected = parity.reference(teacher.model, rows)
-    found = []
-    with ExitStack() as stack:
-        sessions = list[Session]()
-        for form, artifact, report in exported(teacher, train, device):
-            sessions.append(engine(exporter(form).ENGINE).load(artifact, threads=1))
-            stack.callback(sessions[-1].close)
-            logits = answers(sessions[-1], rows)
-            found.append(
-                {
-                    "task": task.name,
-                    "engine": exporter(form).ENGINE,
-                    "format": form,
-                    "precision": report.precision,
-                    "bytes": len(artifact),
-                    "pytorch": accuracy(expected, gold).value,
-                    "accuracy": accuracy(logits, gold).value,
-                    "n": len(rows),
-                    "agreement": float((logits.argmax(-1) == expected.argmax(-1)).mean()),
-                    "max_abs_diff": float(np.abs(logits - expected).max()),
-                    "notes": list(report.notes),
-                }
-            )
-            print(json.dumps(found[-1]), flush=True)
-        times = timed(sessions, teacher.model.config.vocab_size)
-    return [row | {"p50_ms": dict(zip(map(str, TIMED), ms, strict=True))} for row, ms in zip(found, times, strict=True)]
+def accuracy(job: Job, texts: Path, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Every format and precision of one model against the module."""
+    from edgelm.exporters import reading
+
+    folder = next(folder / job.model for folder in folders if (folder / job.model).is_dir())
+    given = Data(train=str((texts / job.train).absolute()))
+    wanted = Export(device=detect())
+    recipe = Recipe(schema="edgelm.recipe/1", model=str(folder), data=given, export=wanted, gates=_open())
+    located = Located(recipe, Path())
+    compressed = compress(located)  # as it is: the recipe has no step
+    dev = data.examples(texts / job.dev, task_of(compressed.model))
+    if job.task == "masked words":
+        dev = Dataset(dev.texts[:1000], dev.gold)  # heads.py trains on what comes after them
+    module = Reference(compressed.model, compressed.tokenizer, max(LENGTHS), dev)
+    assert module.scores is not None
+    rows: list[dict[str, Any]] = [{"precision": "PyTorch", "scores": [to_dict(score) for score in module.scores]}]
+    for form in ("onnx", "tflite"):
+        found = exported(form, compressed.model, calibration(located, compressed))
+        for precision, (artifact, report) in found.items():
+            row = judged(form, precision, artifact, module, recipe)
+            row |= {"seconds": report.seconds, "notes": list(report.notes)}
+            if (form, precision) == ("tflite", "fp32"):
+                read = [ids for ids in module.rows[:50] if len(ids) <= 64]
+                row["read_by_tf2onnx"] = reading.difference(compressed.model, artifact, 64, read)
+            rows.append(row)
+            print(job.task, json.dumps(row), flush=True)
+    return rows
 
 
-def exported(teacher: Checkpoint, train: list[Ids], device: str) -> list[tuple[str, bytes, Report]]:
-    """(format, artifact, report) of everything that can be written."""
-    found = list[tuple[str, bytes, Report]]()
-    for form in EXPORTERS:
-        reports = list[Report]()
-        module, int8 = exporter(form), devices.load(device).int8
-        asked = teacher.model, module.PRECISIONS, LENGTHS
-        artifacts = module.export(*asked, calibration=train, int8=int8, tell=reports.append)
-        found += [(form, artifact, report) for artifact, report in zip(artifacts.values(), reports, strict=True)]
+def _open() -> dict[Precision, Gate]:
+    return dict.fromkeys(exporter("onnx").PRECISIONS, OPEN)
+
+
+def judged(form: str, precision: Precision, artifact: bytes, module: Reference, recipe: Recipe) -> dict[str, Any]:
+    """What is found of an artifact, by the same check that every export goes through, but with open gates."""
+    known = msgspec.convert(form, Format)
+    variant = check(known, precision, artifact, LENGTHS, module, module, recipe, lambda units: None)
+    assert variant.score is not None
+    assert module.score is not None
+    return {
+        "format": form,
+        "precision": precision,
+        "bytes": variant.bytes,
+        "parity": to_dict(variant.parity),
+        "score": to_dict(variant.score),
+        "loss": tasks.loss(module.score, variant.score),
+    }
+
+
+def exported(form: str, model: Encoder, rows: Sequence[Ids] | None) -> dict[Precision, tuple[bytes, Report]]:
+    """Every precision of a format, with the kind of integers that this machine multiplies."""
+    reports, module = list[Report](), exporter(form)
+    wanted = [precision for precision in module.PRECISIONS if rows is not None or precision != "int8-static"]
+    integers = devices.load(detect()).int8
+    made = module.export(model, wanted, LENGTHS, calibration=rows, int8=integers, tell=reports.append)
+    return {name: (artifact, report) for (name, artifact), report in zip(made.items(), reports, strict=True)}
+
+
+def others(texts: Path, models: Path) -> list[dict[str, Any]]:
+    """Static int8 of the SST-2 teacher as other tools write it by default, from 100 of its training texts."""
+    original = checkpoint.read(models / "sst2-teacher")
+    task = task_of(original.model)
+    dev = data.examples(texts / "sst2" / "dev.jsonl", task)
+    module = Reference(original.model, original.tokenizer, max(LENGTHS), dev)
+    train = data.examples(texts / "sst2" / "train.jsonl", task).texts[::670][:100]
+    rows = Tokenizer(original.tokenizer, max_tokens=max(LENGTHS), pad_token_id=0).encode(list(train))
+    recipe, found = Recipe(schema="edgelm.recipe/1", model="sst2-teacher", gates=_open()), list[dict[str, Any]]()
+    for name, form, artifact in (*by_others(original.model, rows), *by_us(original.model, rows)):
+        found.append(judged(form, "int8-static", artifact, module, recipe) | {"by": name})
+        print(json.dumps(found[-1]), flush=True)
     return found
 
 
-def answers(session: Session, rows: list[Ids]) -> Logits:
-    """Logits of each row, alone at its own length."""
-    return np.concatenate([session.run(row[None], np.ones_like(row)[None]) for row in rows])
+def by_others(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes]]:
+    """(what was used, format, artifact) of other tools' static int8, from our own fp32 artifacts."""
+    import onnx
+    from ai_edge_quantizer import quantizer, recipe
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter({"input_ids": row[None], "attention_mask": np.ones_like(row)[None]} for row in rows)
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    plain = exporter("onnx").export(model, ("fp32",), LENGTHS)["fp32"]
+    for per_channel in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "made.onnx")
+            quantize_static(
+                onnx.load_from_string(plain),
+                path,
+                Reader(),
+                op_types_to_quantize=["MatMul", "Gemm", "Add", "Sum", "Softmax", "LayerNormalization", "Gather"],
+                per_channel=per_channel,
+                weight_type=QuantType.QInt8,
+                reduce_range=devices.load(detect()).int8.endswith("s7"),
+            )
+            yield (
+                f"ONNX Runtime quantize_static, MinMax{', per channel' if per_channel else ''}",
+                "onnx",
+                path.read_bytes(),
+            )
+    longest = max(LENGTHS)
+    converted = litert(model, longest)
+    work = quantizer.Quantizer(converted, recipe.static_wi8_ai8())
+    padded = [{"input_ids": np.zeros((1, longest), np.int32)} for _ in rows]
+    for given, row in zip(padded, rows, strict=True):
+        given["input_ids"][0, : len(row)] = row
+        given["attention_mask"] = (np.arange(longest)[None] < len(row)).astype(np.int32)
+    ranges = work.calibrate({f"tokens_{longest}": padded})
+    yield "ai-edge-quantizer static_wi8_ai8, MinMax", "tflite", bytes(work.quantize(ranges).quantized_model)
 
 
-def timed(sessions: list[Session], vocab: int) -> list[list[float]]:
-    """Median milliseconds of each session at each length, in turn."""
+def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes]]:
+    """(what is in integers, format, artifact) of our own static int8 of TFLite, if nothing were spared."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    from edgelm.exporters import ranges, tflite_quantize, tflite_static
+
+    converted, linear = litert(model, max(LENGTHS)), "FULLY_CONNECTED"
+    kinds = {
+        "linear layers": (linear,),
+        "linear layers and GELU": (linear, "GELU"),
+        "linear layers, GELU, products and softmax of attention": (linear, "GELU", "BATCH_MATMUL", "SOFTMAX"),
+        "linear layers, GELU and sums": (linear, "GELU", "ADD"),
+    }
+    for name, operators in kinds.items():
+        known = tuple(TFLOperationName[operator] for operator in operators)
+        with (
+            patch.object(ranges, "TOLERANCE", 1e9),
+            patch.object(tflite_static, "_KINDS", {getattr(BuiltinOperator, operator) for operator in operators}),
+            patch.object(tflite_static, "static", partial(tflite_quantize.static, kinds=known)),
+        ):
+            yield f"edgelm, none spared: {name}", "tflite", tflite_static.calibrated(converted, rows)[0]
+
+
+def litert(model: Encoder, tokens: int) -> bytes:
+    """The module as litert-torch converts it, with one signature."""
+    import litert_torch
+
+    class Named(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": model(input_ids, attention_mask)}
+
+    inputs = {name: torch.ones(1, tokens, dtype=torch.int32) for name in ("input_ids", "attention_mask")}
+    converted = litert_torch.signature(f"tokens_{tokens}", Named().eval(), sample_kwargs=inputs).convert()
+    return bytes(converted.model_content())
+
+
+def full() -> list[dict[str, Any]]:
+    """DistilBERT-base in every precision; what int8-dynamic of both formats costs, in a process of its own."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    script = "import sys; sys.path.insert(0, 'benchmarks'); import export; export.both()"
+    started = time.perf_counter()
+    child = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    found["cost"]["seconds_with_imports"] = time.perf_counter() - started
+    return [found]
+
+
+def both() -> None:
+    """Write every artifact of ``FULL`` into ``BUILT``; what int8-dynamic alone takes goes to standard output."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    model, reports = Encoder(FULL).eval(), list[Report]()
+    integers = devices.load(detect()).int8
+    started, kept = time.perf_counter(), dict[str, int]()
+    for form in ("onnx", "tflite"):
+        made = exporter(form).export(model, ("int8-dynamic",), LENGTHS, int8=integers, tell=reports.append)
+        _keep(form, made, kept)
+    cost = {
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    rest: tuple[Precision, ...] = ("fp32", "fp16", "int4-weights")
+    for form in ("onnx", "tflite"):
+        _keep(form, exporter(form).export(model, rest, LENGTHS, int8=integers, tell=reports.append), kept)
+    one = exporter("tflite").export(model, ("int8-dynamic",), LENGTHS[-1:], tell=reports.append)["int8-dynamic"]
+    found = {"parameters": parameters(model), "bytes": kept, "one_signature": len(one), "cost": cost}
+    print(json.dumps(found))
+
+
+def _keep(form: str, made: dict[Precision, bytes], kept: dict[str, int]) -> None:
+    for precision, artifact in made.items():
+        with staged(BUILT / f"{precision}.{form}") as staging:
+            staging.write_bytes(artifact)
+        kept[f"{precision} {form}"] = len(artifact)
+
+
+def speed() -> list[dict[str, Any]]:
+    """Median milliseconds of every artifact of ``full`` at each length, in turn, and what they are of LiteRT's int8."""
+    names = sorted(path.name for path in BUILT.iterdir())
     random = np.random.default_rng(0)
-    medians: list[list[float]] = [[] for _ in sessions]
-    for tokens in TIMED:
-        ids = random.integers(0, vocab, (1, tokens), np.int32)
-        samples: list[list[int]] = [[] for _ in sessions]
-        for turn in range(WARMUP + ROUNDS):
-            for session, series in zip(sessions, samples, strict=True):
-                start = time.perf_counter_ns()
-                session.run(ids, np.ones_like(ids))
-                if turn >= WARMUP:
-                    series.append(time.perf_counter_ns() - start)
-        for series, ms in zip(samples, medians, strict=True):
-            ms.append(statistics.median(series) / 1e6)
-    return medians
+    rows = []
+    with ExitStack() as stack:
+        sessions = dict[str, Session]()
+        for name in names:
+            form = name.rpartition(".")[2]
+            sessions[name] = engine(exporter(form).ENGINE).load((BUILT / name).read_bytes(), threads=1)
+            stack.callback(sessions[name].close)
+        for tokens in TIMED:
+            ids = random.integers(0, FULL.vocab_size, (1, tokens), np.int32)
+            samples: dict[str, list[int]] = {name: [] for name in names}
+            for turn in range(WARMUP + ROUNDS):
+                for name, session in sessions.items():
+                    session.run(ids, np.ones_like(ids))
+                    start = time.perf_counter_ns()
+                    session.run(ids, np.ones_like(ids))
+                    if turn >= WARMUP:
+                        samples[name].append(time.perf_counter_ns() - start)
+            rows.append({"tokens": tokens, "ns": samples})
+            print(
+                tokens,
+                {name: round(statistics.median(values) / 1e6, 2) for name, values in samples.items()},
+                flush=True,
+            )
+    return rows
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from edgelm import aim, baseline, bundle, devices, recipe
 from edgelm.check import Reference, check
 from edgelm.compression import Compressed, calibration, compress, dev, forget, info
 from edgelm.devices.machine import cores
-from edgelm.errors import RecipeError
-from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, log
-from edgelm.manifest import Baseline, Device, Manifest, Precision, Variant
+from edgelm.errors import DataError, RecipeError
+from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, foreign, log
+from edgelm.exporters.companions import companions
+from edgelm.exporters.foreign import Imported
+from edgelm.manifest import Baseline, Device, Format, Manifest, Precision, Score, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
@@ -25,13 +28,42 @@ from edgelm.runs import Profile
 from edgelm.runtimes import selftest
 from edgelm.schema import encode
 
-__all__ = ["build", "example", "export"]
+__all__ = ["build", "example", "export", "source"]
 
 GOLDEN_TEXTS = 8
 
 
-def export(compressed: Compressed, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
+def source(located: Located, tokenizer: Path | None = None, labels: Path | None = None) -> Compressed | Imported:
+    """What there is to export: what compression leaves of a checkpoint, or a model of TensorFlow.
+
+    Args:
+        located: the recipe.
+        tokenizer: of a model of TensorFlow; see ``edgelm.exporters.companions``.
+        labels: the same.
+
+    Raises:
+        EdgelmError: the model, or what stands beside it, cannot be used.
+    """
+    model, (wanted, _, _) = located.model(), _wanted(located)
+    if not foreign.recognised(model):
+        if tokenizer or labels:
+            raise DataError(
+                f"{model}: tokenizer and labels are given for models of TensorFlow; a checkpoint has its own"
+            )
+        return compress(located)
+    if located.recipe.features:
+        raise DataError(f"{model}: pooling is chosen for checkpoints; a model of TensorFlow is exported as it is")
+    return foreign.read(Path(model), companions(Path(model), tokenizer, labels), wanted.lengths)
+
+
+def export(compressed: Compressed | Imported, located: Located, out: Path, *, progress: Progress = silent) -> Manifest:
     """Export to every format and precision, check each against the module and its gate, write the bundle.
+
+    Args:
+        compressed: what compression leaves, or a model of another framework.
+        located: the recipe.
+        out: the bundle to write.
+        progress: shown while it runs.
 
     Raises:
         GateFailed: a variant is outside its gate; nothing is left under ``out``.
@@ -76,19 +108,21 @@ def example(located: Located, compressed: Compressed) -> str:
     return str(dev(located, compressed.model).texts[0])
 
 
-def _export(compressed: Compressed, located: Located, staging: Path, progress: Progress) -> Manifest:
+def _export(compressed: Compressed | Imported, located: Located, staging: Path, progress: Progress) -> Manifest:
     wanted, device, precisions = _wanted(located)
     _warn(device, precisions)
     rows = calibration(located, compressed) if "int8-static" in precisions else None
     texts = dev(located, compressed.model)
     original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
-    module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
-    variants, files = list[Variant](), dict[str, bytes]()
+    module = original
+    if compressed.model is not compressed.original.model:
+        module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
+    variants, files, lengths = list[Variant](), dict[str, bytes](), _lengths(compressed, wanted)
     for form in wanted.formats or device.formats:
-        lengths = tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
-        with progress(f"export {form}", len(precisions)) as advance:
-            artifacts = exporter(form).export(
-                compressed.model, precisions, lengths, calibration=rows, int8=device.int8, tell=_told(advance)
+        chosen = _chosen(compressed, form, wanted, precisions)
+        with progress(f"export {form}", len(chosen)) as advance:
+            artifacts = _writer(compressed, form)(
+                chosen, lengths, calibration=rows, int8=device.int8, tell=_told(advance)
             )
         for precision, artifact in artifacts.items():
             with progress(f"check {form} {precision}", len(texts.texts)) as advance:
@@ -100,6 +134,39 @@ def _export(compressed: Compressed, located: Located, staging: Path, progress: P
     entries = {**texts_of_it, "golden.json": _golden(module), **files}
     bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
     return manifest
+
+
+def _writer(compressed: Compressed | Imported, form: Format) -> Callable[..., dict[Precision, bytes]]:
+    """What writes a model in a format, given precisions and lengths."""
+    if isinstance(compressed, Imported):
+        return partial(compressed.model.export, form)
+    return partial(exporter(form).export, compressed.model)
+
+
+def _lengths(compressed: Compressed | Imported, wanted: Export) -> tuple[int, ...]:
+    if isinstance(compressed, Imported):
+        return compressed.lengths
+    return tuple(length for length in sorted(set(wanted.lengths)) if length <= compressed.max_tokens)
+
+
+def _chosen(
+    compressed: Compressed | Imported, form: Format, wanted: Export, precisions: Sequence[Precision]
+) -> tuple[Precision, ...]:
+    """What to write in a format: where nothing is asked for, what can be made of it of what the device prefers.
+
+    Raises:
+        RecipeError: that is nothing.
+    """
+    if isinstance(compressed, Compressed) or wanted.precisions:
+        return tuple(precisions)
+    can = compressed.model.can[form]
+    found = tuple(one for one in precisions if one in can)
+    if not found:
+        raise RecipeError(
+            f"{compressed.source}: {form} is written of it as {', '.join(can)}, and {wanted.device} prefers "
+            f"{', '.join(precisions)}: give --precision"
+        )
+    return found
 
 
 def _wanted(located: Located) -> tuple[Export, Device, tuple[Precision, ...]]:
@@ -135,7 +202,9 @@ def _told(advance: Advance) -> Tell:
     return tell
 
 
-def _manifest(compressed: Compressed, original: Reference, device: Device, variants: tuple[Variant, ...]) -> Manifest:
+def _manifest(
+    compressed: Compressed | Imported, original: Reference, device: Device, variants: tuple[Variant, ...]
+) -> Manifest:
     shape = compressed.model.config
     return Manifest(
         schema="edgelm.manifest/1",
@@ -149,11 +218,17 @@ def _manifest(compressed: Compressed, original: Reference, device: Device, varia
         pad_token_id=shape.pad_token_id,
         device=device.name,
         model=info(compressed),
-        baseline=Baseline(
-            bytes=compressed.original.bytes, parameters=parameters(compressed.original.model), score=original.score
-        ),
+        baseline=_baseline(compressed, original.score),
         variants=variants,
     )
+
+
+def _baseline(compressed: Compressed | Imported, score: Score | None) -> Baseline:
+    original = compressed.original
+    found = Baseline(bytes=original.bytes, parameters=parameters(original.model), score=score)
+    if isinstance(compressed, Imported):
+        return msgspec.structs.replace(found, engine=compressed.engine, precision=compressed.precision)
+    return found
 
 
 def _golden(module: Reference) -> bytes:

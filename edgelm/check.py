@@ -12,7 +12,7 @@ from edgelm.errors import GateFailed
 from edgelm.exporters import exporter, parity
 from edgelm.exporters.parity import task_of
 from edgelm.manifest import Format, Precision, Score, Variant
-from edgelm.model import Encoder
+from edgelm.model import Network
 from edgelm.progress import Advance
 from edgelm.recipe import Recipe
 from edgelm.runtimes import Logits, Session, engine
@@ -36,7 +36,7 @@ class Reference:
         scores: on the dev texts, if they have labels; the one that counts first.
     """
 
-    def __init__(self, model: Encoder, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
+    def __init__(self, model: Network, tokenizer: bytes, max_tokens: int, texts: Dataset) -> None:
         cut = Tokenizer(tokenizer, max_tokens=max_tokens, pad_token_id=model.config.pad_token_id, tell=False)
         self.model, self.texts, self.task = model, texts, task_of(model)
         self.exam = self.task.exam(cut, texts.texts, texts.gold)

@@ -69,6 +69,7 @@ DeviceName = Annotated[str, Option("--device", help="auto, cpu, cuda, cuda:1, te
 DataFile = Annotated[Path | None, Option("--data", metavar="FILE", help="JSON lines, as the task has them.")]
 Lengths = Annotated[str | None, Option("--lengths", metavar="N,N", help="Token lengths, with commas between.")]
 ModelName = Annotated[str, Argument(metavar="MODEL", help="A checkpoint folder or a hub id.")]
+ModelOrFile = Annotated[str, Argument(metavar="MODEL", help="The same; or a .keras or .tflite file, or a SavedModel.")]
 PrecisionNames = Annotated[list[str] | None, Option("--precision", help=f"{', '.join(get_args(Precision))}.")]
 Set = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")]
 
@@ -158,7 +159,7 @@ def compress(
 
 @app.command()
 def export(
-    model: ModelName,
+    model: ModelOrFile,
     device: Annotated[str, Option("--device", help="The target; edgelm devices lists them.")],
     out: Annotated[Path, Option("--out", metavar="FILE", help="The bundle.")],
     formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
@@ -168,14 +169,15 @@ def export(
     normalize: Annotated[bool, Option("--normalize", help="Vectors of length 1.")] = False,
     packed: Annotated[str | None, Option("--compress", help="The bundle: none or deflate.")] = None,
     data: DataFile = None,
+    tokenizer: Annotated[Path | None, Option("--tokenizer", metavar="FILE", help="Of a model of TensorFlow.")] = None,
+    labels: Annotated[Path | None, Option("--labels", metavar="FILE", help="The same; one label a line.")] = None,
     json_out: Json = None,
 ) -> None:
-    """Export a checkpoint, check every variant against it, bundle."""
+    """Export a checkpoint or a model of TensorFlow, check every variant against it, bundle."""
     with needs("edgelm export", "export"):
         from edgelm import build as steps
         from edgelm import recipe
         from edgelm.bundle import Bundle
-        from edgelm.compression import compress
     check_outputs(out, json_out)
     wanted: dict[str, Any] = {"device": device, "formats": formats or None, "precisions": precisions or None}
     wanted |= {"compress": packed}
@@ -189,7 +191,7 @@ def export(
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
-    steps.export(compress(located), located, out, progress=console.progress)
+    steps.export(steps.source(located, tokenizer, labels), located, out, progress=console.progress)
     bundle = Bundle(out)
     if json_out != "-":
         show.exported(bundle)

@@ -25,9 +25,10 @@ from edgelm.compress.vocab import trim
 from edgelm.data import Dataset
 from edgelm.devices.machine import detect
 from edgelm.errors import DataError, RecipeError
+from edgelm.exporters.foreign import Imported
 from edgelm.exporters.parity import task_of
 from edgelm.manifest import Baseline, ModelInfo
-from edgelm.model import Encoder, parameters
+from edgelm.model import Encoder, Network, parameters
 from edgelm.progress import Progress, silent
 from edgelm.recipe import LENGTHS, Distill, Export, Located, Prune, Recipe
 from edgelm.schema import to_dict
@@ -183,8 +184,8 @@ def summary(compressed: Compressed, located: Located) -> dict[str, Any]:
     }
 
 
-def info(compressed: Compressed) -> ModelInfo:
-    """What the compressed model is, for a manifest."""
+def info(compressed: Compressed | Imported) -> ModelInfo:
+    """What the compressed or imported model is, for a manifest."""
     shape = compressed.model.config
     return ModelInfo(
         source=Path(compressed.original.source).name,
@@ -202,7 +203,7 @@ def forget(compressed: Compressed, out: Path) -> None:
         remove(_partial(out))
 
 
-def dev(located: Located, model: Encoder) -> Dataset:
+def dev(located: Located, model: Network) -> Dataset:
     """The recipe's dev texts, or the sample that ships with edgelm."""
     name, task = located.recipe.data.dev, task_of(model)
     if name is None:
@@ -210,7 +211,7 @@ def dev(located: Located, model: Encoder) -> Dataset:
     return data.examples(located.path(name), task)
 
 
-def calibration(located: Located, compressed: Compressed) -> Rows | None:
+def calibration(located: Located, compressed: Compressed | Imported) -> Rows | None:
     """Token ids of the texts to calibrate on: the training texts, or else the dev texts; None where there are none."""
     name = located.recipe.data.train or located.recipe.data.dev
     if name is None:

@@ -184,10 +184,10 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
     Attributes:
         source: the checkpoint, as the recipe named it.
         parameters: how many.
-        dim: hidden width.
-        heads: of each layer.
-        ffn: neurons of each layer.
-        vocab: rows of the word embeddings.
+        dim: hidden width; 0 of a model of another framework, of which it is not known.
+        heads: of each layer; empty of such a model.
+        ffn: neurons of each layer; the same.
+        vocab: rows of the word embeddings; of such a model, ids of its tokenizer.
     """
 
     source: str
@@ -199,17 +199,21 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
 
 
 class Baseline(Strict, frozen=True, kw_only=True):
-    """The original, before compression, run by PyTorch in fp32.
+    """The original, before compression.
 
     Attributes:
         bytes: size of the checkpoint's weights on disk.
         parameters: how many.
         score: of the original, on the dev texts, if they had labels.
+        engine: what ran it.
+        precision: that it is in.
     """
 
     bytes: int
     parameters: int
     score: Score | None = None
+    engine: str = "pytorch"
+    precision: Precision = "fp32"
 
 
 class Manifest(Strict, frozen=True, kw_only=True):

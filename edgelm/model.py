@@ -21,7 +21,7 @@ from torch.nn import functional
 from edgelm.heads import ClassificationHead, Head, MaskHead, PoolingHead, TokenHead
 from edgelm.manifest import TaskName
 
-__all__ = ["Bias", "Encoder", "EncoderConfig", "Layer", "attention_bias", "linear_macs", "parameters"]
+__all__ = ["Bias", "Encoder", "EncoderConfig", "Layer", "Network", "attention_bias", "linear_macs", "parameters"]
 
 MASKED = -1e4
 
@@ -183,7 +183,19 @@ class _Layers(nn.ModuleList):
         def __getitem__(self, index: int) -> Layer: ...  # type: ignore[override]
 
 
-class Encoder(nn.Module):
+class Network(nn.Module):
+    """Whatever turns (input_ids, attention_mask) into a head's output: our encoder, or a model of another framework.
+
+    Attributes:
+        config: its shape.
+        head: what comes out; see ``edgelm.heads.Head``.
+    """
+
+    config: EncoderConfig
+    head: Head
+
+
+class Encoder(Network):
     """DistilBERT with per-layer widths and the head of its task."""
 
     def __init__(self, config: EncoderConfig) -> None:

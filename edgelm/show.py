@@ -145,10 +145,11 @@ def inspected(bundle: Bundle) -> None:
         ("task", f"{manifest.task}, {len(manifest.labels)} labels: {labels}"),
         (
             "model",
-            f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim}, vocabulary {model.vocab}",
+            f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim or 'unknown'}, "
+            f"vocabulary {model.vocab}",
         ),
-        ("heads", " ".join(map(str, model.heads))),
-        ("FFN", " ".join(map(str, model.ffn))),
+        ("heads", " ".join(map(str, model.heads)) or "unknown"),
+        ("FFN", " ".join(map(str, model.ffn)) or "unknown"),
         ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
     ]
     _facts(facts)

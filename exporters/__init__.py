@@ -17,7 +17,7 @@ if __name__ != "edgelm.exporters":
     raise ImportError("use edgelm.exporters: imported from the checkout, this would be a second copy")
 
 if TYPE_CHECKING:
-    from edgelm.model import Encoder
+    from edgelm.model import Encoder, Network
     from edgelm.runtimes import Ids
 
 __all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log", "names"]
@@ -109,7 +109,7 @@ class Exporter(Protocol):
 def check_request(
     form: str,
     known: Sequence[Precision],
-    model: Encoder,
+    model: Network,
     precisions: Sequence[Precision],
     lengths: Sequence[int],
     calibration: Sequence[Ids] | None = None,

@@ -94,12 +94,12 @@ def quantize_embedding_(model: ModelProto) -> None:
 def take_lookup_(model: ModelProto) -> tuple[int, NodeProto, NDArray[np.float32]]:
     """Take the word embeddings' Gather out: where it stood, the node, and the table, shape (rows, dim).
 
-    The table is the one constant of two dimensions whose rows a Gather takes. It goes too, unless something else reads
-    it, as a masked language model's head does.
+    The table is the longest constant of two dimensions whose rows a Gather takes. It goes too, unless something else
+    reads it, as a masked language model's head does.
     """
     tables = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
-    nodes = enumerate(model.graph.node)
-    position, gather = next((i, node) for i, node in nodes if node.op_type == "Gather" and node.input[0] in tables)
+    gathers = [(i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Gather" and n.input[0] in tables]
+    position, gather = max(gathers, key=lambda one: tables[one[1].input[0]].dims[0])
     table = tables[gather.input[0]]
     values = numpy_helper.to_array(table)
     model.graph.node.remove(gather)

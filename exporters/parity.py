@@ -12,7 +12,7 @@ import torch
 from edgelm import tasks
 from edgelm.errors import DataError, GateFailed
 from edgelm.manifest import Parity
-from edgelm.model import Encoder
+from edgelm.model import Network
 from edgelm.recipe import Gate
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.tasks import Task
@@ -36,18 +36,18 @@ HOSTILE_TEXTS = (
 _BATCH = 8
 
 
-def task_of(model: Encoder) -> Task:
+def task_of(model: Network) -> Task:
     """What a module's outputs mean."""
     shape = model.config
     return tasks.of(shape.task, labels=shape.labels, multi_label=shape.multi_label, mask_token_id=shape.mask_token_id)
 
 
-def reference(model: Encoder, rows: Sequence[Ids]) -> Logits:
+def reference(model: Network, rows: Sequence[Ids]) -> Logits:
     """A text classifier's logits, float32, shape (rows, classes); see ``outputs``."""
     return np.stack(outputs(model, rows))
 
 
-def outputs(model: Encoder, rows: Sequence[Ids]) -> list[Logits]:
+def outputs(model: Network, rows: Sequence[Ids]) -> list[Logits]:
     """The module's own output for each row, which every variant is compared with; compute them once.
 
     Args:
@@ -75,7 +75,7 @@ def outputs(model: Encoder, rows: Sequence[Ids]) -> list[Logits]:
 
 
 def check(
-    model: Encoder,
+    model: Network,
     session: Session,
     rows: Sequence[Ids],
     hostile: Sequence[Ids],

@@ -14,7 +14,7 @@ __all__ = ["mute", "quiet"]
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Raise these loggers to ERROR, and drop the deprecation warnings that converters trigger in torch itself.
+    """Raise these loggers to ERROR, and drop the deprecation warnings that converters trigger in others.
 
     Args:
         loggers: names; ``""`` is the root logger.
@@ -26,6 +26,10 @@ def quiet(*loggers: str) -> Iterator[None]:
         with warnings.catch_warnings():
             # torch.export copies its own tree specifications, and warns itself of doing so
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            # tf2onnx asks it for the shapes of tensors
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
+            # Keras hands TensorFlow's variables to numpy 2
+            warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
             yield
     finally:
         for name, level in before.items():

@@ -9,7 +9,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.exporters.metadata import NAME
 
-__all__ = ["slim"]
+__all__ = ["packed", "slim"]
 
 _INLINE = 1024
 """Constants of fewer bytes stay inside the flatbuffer; larger ones follow it, 16-byte aligned for SIMD loads."""
@@ -45,7 +45,7 @@ def slim(artifact: bytes, *, metadata: str | None = None) -> tuple[bytes, int]:
                 tensor.quantization = shared.setdefault(key, _Once(found))
     if metadata is not None:
         _describe_(model, metadata)
-    return _packed(model), len(model.subgraphs[0].operators)
+    return packed(model), len(model.subgraphs[0].operators)
 
 
 def _describe_(model: Any, metadata: str) -> None:
@@ -69,8 +69,8 @@ class _Once:
         return self._offset
 
 
-def _packed(model: Any) -> bytes:
-    """The flatbuffer, then the large constants at the offsets that it names."""
+def packed(model: Any) -> bytes:
+    """The flatbuffer, then the large constants at the offsets that it names. The model is used up."""
     outside: dict[int, bytes] = {}
     told = {entry.buffer for entry in model.metadata or ()}  # readers of metadata look inside the flatbuffer only
     for index, buffer in enumerate(model.buffers):

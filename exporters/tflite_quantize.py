@@ -24,9 +24,9 @@ with mute(), quiet("torchao", "torch.utils._pytree"):
 __all__ = ["STATIC", "quantized", "static"]
 
 _Operators = qtyping.TFLOperationName
-STATIC = (_Operators.FULLY_CONNECTED, _Operators.GELU)
-"""Operators that int8-static computes in integers. Integer sums of residuals and layer norms ruin a transformer, and
-integer products of attention are slower than float ones on XNNPACK; docs/export.md has the figures."""
+STATIC = (_Operators.FULLY_CONNECTED,)
+"""Operators that int8-static computes in integers. Integer sums of residuals ruin a transformer, integer products of
+attention are slower than float ones on XNNPACK, and it has no integer GELU; docs/export.md has figures."""
 
 _BLOCKS = {_Operators.FULLY_CONNECTED: 32, _Operators.EMBEDDING_LOOKUP: 64}
 """Weights of four bits that share a scale."""

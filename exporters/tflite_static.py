@@ -1,4 +1,4 @@
-"""int8-static for LiteRT: what its linear layers and GELU read and give is known to a byte before it runs.
+"""int8-static for LiteRT: what its linear layers read and give is known to a byte before it runs.
 
 Ranges are taken from the float32 model as LiteRT runs it, since the converter has moved what a layer norm multiplies by
 into the weights behind it. What must not be rounded is found on the quantized model itself; it is left to int8-dynamic.

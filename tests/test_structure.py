@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ FLOORS = [
     {"edgelm.__main__"},
 ]
 HEAVY = {"torch", "transformers", "tensorflow", "onnx", "onnxsim", "litert_torch", "ai_edge_quantizer", "tf2onnx"}
+WITH_TENSORFLOW = {f"edgelm.exporters.{name}" for name in ("reading", "tensorflow", "tf_onnx")}
 BUILD_SIDE = {"edgelm.heads", "edgelm.model", "edgelm.architecture", "edgelm.checkpoint"}
 BUILD_SIDE |= {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
 
@@ -101,6 +103,12 @@ def test_the_run_side_imports_nothing_heavy(name: str) -> None:
     assert not found or room(name) in BUILD_SIDE
 
 
+def test_tensorflow_is_imported_in_two_modules_alone() -> None:
+    theirs = {"tensorflow", "tf2onnx", "keras"}
+    found = {name for name, path in MODULES.items() if theirs & {target.split(".")[0] for target in imports(path)}}
+    assert found == WITH_TENSORFLOW - {"edgelm.exporters.reading"}
+
+
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"edgelm.cli"}))
 def test_all_is_literal_sorted_and_true(name: str) -> None:
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
@@ -117,6 +125,8 @@ def test_all_is_literal_sorted_and_true(name: str) -> None:
     if not public and not literal:
         return
     assert len(literal) == 1, "expected one literal __all__"
+    if name in WITH_TENSORFLOW and importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed: pip install 'edgelm[tensorflow]'")
     module = importlib.import_module(name)
     assert all(hasattr(module, one) for one in literal[0])
     assert public <= set(literal[0]), f"public by accident: {public - set(literal[0])}"

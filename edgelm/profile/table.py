@@ -97,8 +97,8 @@ def sizes(
         tokens: the length at which memory was measured; ``reference_length`` when not given.
     """
     runs = _runs(profile, tokens or reference_length(profile)) if profile else {}
-    weights = size(manifest.baseline.bytes)
-    rows = [("original", f"{ORIGINAL} fp32", weights, weights, _memory(runs.get((ORIGINAL, "fp32"))))]
+    base, weights = manifest.baseline, size(manifest.baseline.bytes)
+    rows = [("original", f"{base.engine} {base.precision}", weights, weights, _memory(runs.get((ORIGINAL, "fp32"))))]
     for variant in manifest.variants:
         two = (size(downloads[variant.file]), size(variant.bytes))
         rows.append((variant.engine, variant.precision, *two, _memory(runs.get((variant.engine, variant.precision)))))

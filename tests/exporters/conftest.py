@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny_keras
 import torch
 
 from edgelm.exporters import Report, exporter, names
@@ -84,3 +89,34 @@ def rows(model: Encoder) -> list[Ids]:
     random = np.random.default_rng(0)
     lengths = (2, 7, 16, 20, 64, 33, 8, 3) * 3
     return [random.integers(0, model.config.vocab_size, n, np.int32) for n in lengths]
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """TensorFlow, imported as edgelm does it: without its chatter."""
+    if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("tf2onnx") is None:
+        pytest.skip("TensorFlow is not installed: pip install 'edgelm[tensorflow]'")
+    importlib.import_module("edgelm.exporters.tensorflow")
+    return importlib.import_module("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def keras_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that the Keras model below is read from."""
+    return tiny_keras.checkpoint(tmp_path_factory.mktemp("keras") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def keras_model(keras_checkpoint: Path, tensorflow: Any) -> Any:
+    """A tiny DistilBERT by KerasHub, with a head."""
+    if importlib.util.find_spec("keras_hub") is None:
+        pytest.skip("KerasHub is not installed: pip install 'edgelm[dev]'")
+    return tiny_keras.classifier(keras_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def keras_file(keras_model: Any, keras_checkpoint: Path) -> Path:
+    """The same as a file, with tokenizer and labels beside it."""
+    path = keras_checkpoint.parent / "model" / "model.keras"
+    tiny_keras.save(keras_model, path, keras_checkpoint)
+    return path

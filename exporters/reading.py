@@ -1,0 +1,58 @@
+"""An independent reading of a TFLite artifact: tf2onnx reads the file, and ONNX Runtime runs what it found there.
+
+Neither the converter that wrote the file nor the engine that it is for has a part in it. Weights in int8 are read with
+their scales, as the numbers that they stand for. That activations are quantized as it runs is nowhere in a TFLite file,
+and so not in what is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgelm.exporters.parity import outputs
+from edgelm.exporters.tf_onnx import from_tflite
+from edgelm.exporters.tflite_signatures import alone
+from edgelm.model import Network
+from edgelm.runtimes import Ids, Session, engine
+
+__all__ = ["difference", "session"]
+
+
+def session(artifact: bytes, length: int) -> Session:
+    """One signature of an artifact of ``edgelm.exporters.tflite``, in ONNX Runtime.
+
+    Args:
+        artifact: the file's content.
+        length: of the signature; ids and mask must have the shape (1, length).
+
+    Raises:
+        ExportFailed: tf2onnx does not convert it.
+    """
+    return engine("onnxruntime").load(from_tflite(alone(artifact, f"tokens_{length}")).SerializeToString(), threads=1)
+
+
+def difference(model: Network, artifact: bytes, length: int, rows: Sequence[Ids]) -> float:
+    """Largest absolute difference of an output from the module's, which runs without padding; infinite for a NaN.
+
+    Args:
+        model: the module that the artifact was exported from.
+        artifact: the file's content.
+        length: of the signature.
+        rows: token ids without padding, int32, shape (tokens,) each, of at most that length.
+    """
+    read, worst = session(artifact, length), 0.0
+    try:
+        for row, expected in zip(rows, outputs(model, rows), strict=True):
+            ids, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
+            ids[0, : len(row)], mask[0, : len(row)] = row, 1
+            found = read.run(ids, mask)[0]
+            found = found[: len(row)] if found.ndim == 2 else found
+            if not np.isfinite(found).all():
+                return math.inf
+            worst = max(worst, float(np.abs(found.astype(np.float64) - expected).max()))
+    finally:
+        read.close()
+    return worst
