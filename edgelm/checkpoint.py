@@ -102,7 +102,7 @@ def read(source: str | Path, features: Features | None = None) -> Checkpoint:
         mask_token_id=special.get("[MASK]", special.get("<mask>")),
         separator_id=special.get("[SEP]") if _tells_texts_apart(tokenizer, source) else None,
     )
-    most = max(special.values(), default=0)
+    most = _highest(tokenizer)
     if most >= config.vocab_size:
         raise CheckpointError(
             f"{source}: token {most} of tokenizer.json is beyond the {config.vocab_size} rows of the embeddings: "
@@ -221,6 +221,14 @@ def _special(tokenizer: bytes) -> dict[str, int]:
         return {str(one["content"]): int(one["id"]) for one in json.loads(tokenizer).get("added_tokens", ())}
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise CheckpointError(f"tokenizer.json cannot be read: {exc!r}; save the tokenizer again") from exc
+
+
+def _highest(tokenizer: bytes) -> int:
+    """The highest id that a ``tokenizer.json`` gives."""
+    try:
+        return max(Tokenizer.from_str(tokenizer.decode()).get_vocab(with_added_tokens=True).values(), default=0)
+    except Exception as exc:  # the wheel raises bare Exception
+        raise CheckpointError(f"tokenizer.json cannot be read: {exc}; save the tokenizer again") from exc
 
 
 def _tensors(folder: Path, source: str, kind: str, task: TaskName) -> tuple[dict[str, Tensor], int]:

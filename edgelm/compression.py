@@ -30,7 +30,7 @@ from edgelm.exporters.parity import task_of
 from edgelm.manifest import Baseline, ModelInfo
 from edgelm.model import Encoder, Network, parameters
 from edgelm.progress import Progress, silent
-from edgelm.recipe import Distill, Export, Located, Prune, Recipe
+from edgelm.recipe import LENGTHS, Distill, Export, Located, Prune, Recipe
 from edgelm.schema import to_dict
 from edgelm.tasks import agreement
 from edgelm.text import Tokenizer
@@ -223,8 +223,20 @@ def calibration(located: Located, compressed: Compressed | Imported) -> Rows | N
 
 
 def _limit(model: Encoder, wanted: Export | None) -> int:
-    """The longest input: one limit for a bundle, so that a text has the same answer on every engine."""
-    return model.config.max_positions if wanted is None else min(model.config.max_positions, max(wanted.lengths))
+    """The longest input: one limit for a bundle, so that a text has the same answer on every engine.
+
+    Raises:
+        RecipeError: a length was asked for that the model has no positions for.
+    """
+    most = model.config.max_positions
+    if wanted is None:
+        return most
+    if max(wanted.lengths) > most and wanted.lengths != LENGTHS:
+        raise RecipeError(
+            f"export.lengths: {max(wanted.lengths)} tokens are beyond the model's {most} positions; "
+            f"expected lengths up to {most}"
+        )
+    return min(most, max(wanted.lengths))
 
 
 def _hashes(located: Located) -> dict[str, Any]:

@@ -48,10 +48,17 @@ class Figure(Strict, frozen=True, kw_only=True):
 
 
 class Avoid(Strict, frozen=True, kw_only=True):
-    """A precision that must not be used on a device, and why."""
+    """A precision that must not be used on a device, and why.
 
-    precision: str
+    Attributes:
+        precision: which.
+        reason: what it would do there, as one clause.
+        source: where that was measured or read.
+    """
+
+    precision: Precision
     reason: str
+    source: str = ""
 
 
 class Device(Strict, frozen=True, kw_only=True):
@@ -64,7 +71,7 @@ class Device(Strict, frozen=True, kw_only=True):
         arch: instruction set family.
         isa: extensions the device has that matter to the engines' kernels, as Linux names them in /proc/cpuinfo.
         formats: what to write for it, best first.
-        precisions: what to write for it.
+        precisions: what to write for it, best first.
         threads: what the runtime should use there.
         width_multiple: FFN widths that its kernels like are multiples of this.
         int8: types of ONNX Runtime's integer products there; those that are exact on every processor if not given.
@@ -75,7 +82,7 @@ class Device(Strict, frozen=True, kw_only=True):
     schema: Literal["edgelm.device/1"]
     name: str
     description: str
-    arch: Literal["x86_64", "arm64"]
+    arch: Literal["x86_64", "arm64", "wasm"]
     isa: tuple[str, ...] = ()
     formats: tuple[Format, ...]
     precisions: tuple[Precision, ...]

@@ -20,6 +20,7 @@ from edgelm.schema import Strict, decode, to_dict
 
 __all__ = [
     "DEFAULT_GATES",
+    "LENGTHS",
     "Budget",
     "Data",
     "Distill",
@@ -37,6 +38,9 @@ __all__ = [
     "override",
     "read",
 ]
+
+LENGTHS = (16, 32, 64, 128)
+"""Of signatures, where the recipe does not say."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -190,14 +194,15 @@ class Export(Strict, frozen=True, kw_only=True):
         device: name of a device profile.
         formats: artifacts to write.
         precisions: of each format.
-        lengths: token lengths of the TFLite signatures; the longest is the bundle's limit.
+        lengths: token lengths of the TFLite signatures; the longest is the bundle's limit. If not given, those of
+            ``LENGTHS`` that the model has positions for.
         compress: the variants in the bundle: ``deflate`` makes it smaller; with ``none`` they can be mapped in place.
     """
 
     device: str
     formats: tuple[Format, ...] | None = None
     precisions: tuple[Precision, ...] | None = None
-    lengths: tuple[Annotated[int, Meta(ge=2)], ...] = (16, 32, 64, 128)
+    lengths: tuple[Annotated[int, Meta(ge=2)], ...] = LENGTHS
     compress: Literal["none", "deflate"] = "none"
 
 

@@ -195,11 +195,14 @@ def device(one: Device) -> None:
     facts = [
         ("device", f"{one.name}: {one.description}"),
         ("needs", f"{one.arch} with {', '.join(one.isa) or 'nothing special'}"),
-        ("writes", f"{', '.join(one.formats)} in {', '.join(one.precisions)}; {one.threads} threads"),
+        ("prefers", f"{', '.join(one.formats)} in {', '.join(one.precisions)}; {one.threads} threads"),
         ("widths", f"multiples of {one.width_multiple}"),
-        *(("avoids", f"{avoid.precision}: {avoid.reason}") for avoid in one.avoid),
     ]
     _facts(facts)
+    for avoid in one.avoid:
+        console.out.print(f"\navoids {avoid.precision}: {avoid.reason}", markup=False, soft_wrap=True)
+        if avoid.source:
+            console.out.print(f"  {avoid.source}", markup=False, soft_wrap=True)
     for figure in one.figures:
         console.out.print(f"\n{figure.name}: {figure.value:g} {figure.unit}", markup=False)
         console.out.print(f"  {figure.source}", markup=False, soft_wrap=True)

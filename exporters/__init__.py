@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgelm.model import Encoder, Network
     from edgelm.runtimes import Ids
 
-__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log"]
+__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log", "names"]
 
 # onnxruntime's wheels report usage unless this is set before they are imported, and its quantizer imports them
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -37,6 +37,7 @@ class Report:
         nodes: operators in it, of one signature where it has several.
         seconds: it took to write and to try out.
         notes: what did not go as usual, one sentence each; the artifact is good nevertheless.
+        outside: operators that the engine's fast kernels do not take, with how many of each, as one phrase.
     """
 
     format: str
@@ -45,6 +46,7 @@ class Report:
     nodes: int
     seconds: float
     notes: tuple[str, ...] = ()
+    outside: str = ""
 
 
 UNCALIBRATED = "int8-static is calibrated on real texts: expected --data FILE, or data.train or data.dev in the recipe"
@@ -56,7 +58,8 @@ Tell = Callable[[Report], None]
 def log(report: Report) -> None:
     """A ``Tell`` that logs, under the name ``edgelm``: notes as warnings, the rest as information."""
     logger, name = logging.getLogger("edgelm"), f"{report.format} {report.precision}"
-    logger.info("%s: %d bytes, %d nodes, %.1f s", name, report.bytes, report.nodes, report.seconds)
+    left = f"; outside XNNPACK: {report.outside}" if report.outside else ""
+    logger.info("%s: %d bytes, %d nodes, %.1f s%s", name, report.bytes, report.nodes, report.seconds, left)
     for note in report.notes:
         logger.warning("%s: %s", name, note)
 
@@ -83,7 +86,8 @@ class Exporter(Protocol):
         """Write a model in each precision, load every artifact in its engine and run it.
 
         Inputs of every artifact are ``input_ids`` and ``attention_mask``, int32, shape (batch, tokens); its one output
-        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``.
+        is the head's, float32, under the head's name for it: ``logits``, or ``sentence_embedding``. The same model
+        gives the same bytes, and they hold ``metadata.described``, where the format has a place for it.
 
         Args:
             model: the encoder, in evaluation mode; it is not changed.
@@ -136,11 +140,18 @@ def check_request(
         raise RecipeError(f"lengths {list(lengths)}: expected at least one number of tokens from 2 to {most}")
 
 
+_GROUP = "edgelm.exporters"
+
 EXPORTERS = {
     "onnx": "edgelm.exporters.onnx",
     "tflite": "edgelm.exporters.tflite",
 }
 _NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+
+
+def names() -> list[str]:
+    """Of all formats, built in and installed by others, sorted."""
+    return sorted({*EXPORTERS, *(point.name for point in entry_points(group=_GROUP))})
 
 
 def exporter(format: str) -> Exporter:
@@ -158,7 +169,7 @@ def exporter(format: str) -> Exporter:
             if (exc.name or "").startswith("edgelm."):
                 raise
             raise MissingExtra(f"exporting to {_NAMES[format]}", "export") from exc
-    others = {point.name: point for point in entry_points(group="edgelm.exporters")}
-    if format in others:
-        return cast(Exporter, others[format].load())
-    raise RecipeError(f"no format named '{format}': expected one of {', '.join(sorted({*EXPORTERS, *others}))}")
+    for point in entry_points(group=_GROUP):
+        if point.name == format:
+            return cast(Exporter, point.load())
+    raise RecipeError(f"no format named '{format}': expected one of {', '.join(names())}")

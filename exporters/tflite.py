@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from edgelm.errors import ExportFailed
-from edgelm.exporters import Report, Tell, check_request, log
+from edgelm.exporters import Report, Tell, check_request, log, xnnpack
+from edgelm.exporters.metadata import described
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.tflite_quantize import quantized
@@ -56,11 +57,12 @@ def export(
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
         made, notes = _written(exported, precision, calibration)
-        artifact, nodes = slim(made)
+        artifact, nodes = slim(made, metadata=described(model, precision))
         shapes = tuple((1, length) for length in sorted(set(lengths)))
         try_out(artifact, f"tflite {precision}", shapes, model.head, by=ENGINE)
         artifacts[precision] = artifact
-        tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started, notes))
+        seconds = time.perf_counter() - started
+        tell(Report("tflite", precision, len(artifact), nodes, seconds, notes, xnnpack.phrase(artifact)))
         started = time.perf_counter()
     return artifacts
 

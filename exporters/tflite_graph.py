@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 
+from edgelm.exporters.metadata import NAME
+
 __all__ = ["packed", "slim"]
 
 _INLINE = 1024
 """Constants of fewer bytes stay inside the flatbuffer; larger ones follow it, 16-byte aligned for SIMD loads."""
 
 
-def slim(artifact: bytes) -> tuple[bytes, int]:
+def slim(artifact: bytes, *, metadata: str | None = None) -> tuple[bytes, int]:
     """Write a model again with quantization parameters shared among signatures, and without names inside the graph.
 
     A quantized weight has a scale and a 64-bit zero point for each row, and the converter repeats them for every
@@ -21,6 +23,7 @@ def slim(artifact: bytes) -> tuple[bytes, int]:
 
     Args:
         artifact: a TFLite model.
+        metadata: to be written into it.
 
     Returns:
         The new model, and the number of operators of its first signature.
@@ -40,7 +43,18 @@ def slim(artifact: bytes) -> tuple[bytes, int]:
                     found.quantizedDimension,
                 )
                 tensor.quantization = shared.setdefault(key, _Once(found))
+    if metadata is not None:
+        _describe_(model, metadata)
     return packed(model), len(model.subgraphs[0].operators)
+
+
+def _describe_(model: Any, metadata: str) -> None:
+    """Add a metadata buffer."""
+    buffer, entry = flatbuffer_utils.schema_fb.BufferT(), flatbuffer_utils.schema_fb.MetadataT()
+    buffer.data = np.frombuffer(metadata.encode(), np.uint8)
+    entry.name, entry.buffer = NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
 
 
 class _Once:
@@ -58,8 +72,9 @@ class _Once:
 def packed(model: Any) -> bytes:
     """The flatbuffer, then the large constants at the offsets that it names. The model is used up."""
     outside: dict[int, bytes] = {}
+    told = {entry.buffer for entry in model.metadata or ()}  # readers of metadata look inside the flatbuffer only
     for index, buffer in enumerate(model.buffers):
-        if buffer.data is not None and len(buffer.data) >= _INLINE:
+        if buffer.data is not None and len(buffer.data) >= _INLINE and index not in told:
             outside[index] = np.asarray(buffer.data, np.uint8).tobytes()
             buffer.data, buffer.offset, buffer.size = None, 1, 1  # room for the numbers, which are written below
     head = flatbuffer_utils.convert_object_to_bytearray(model)

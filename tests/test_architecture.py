@@ -135,7 +135,11 @@ def test_labels_of_their_own_are_read(tmp_path: Path) -> None:
     [
         ({"architectures": ["DistilBertForMultipleChoice"]}, "head DistilBertForMultipleChoice is not supported"),
         ({"position_embedding_type": "relative_key"}, "position embeddings 'relative_key'"),
-        ({"vocab_size": 4}, "token 4 of tokenizer.json is beyond the 4 rows"),
+        ({"vocab_size": 4}, f"token {tiny.vocab_size() - 1} of tokenizer.json is beyond the 4 rows"),
+        (
+            {"vocab_size": 20},
+            f"token {tiny.vocab_size() - 1} of tokenizer.json is beyond the 20 rows",
+        ),  # no special one
     ],
 )
 def test_what_is_not_supported_is_named(changes: dict[str, Any], words: str, tmp_path: Path) -> None:

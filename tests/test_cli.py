@@ -236,6 +236,17 @@ def test_devices_and_doctor_answer_in_json_and_in_words(command: str) -> None:
     assert edgelm(command).stdout.strip()
 
 
+def test_a_device_says_what_it_prefers_and_what_it_avoids_and_why() -> None:
+    from edgelm import devices
+
+    device = devices.load("nvidia-cuda")
+    said = edgelm("devices", "nvidia-cuda").stdout
+    assert f"{', '.join(device.formats)} in {', '.join(device.precisions)}" in said
+    assert device.avoid
+    for avoid in device.avoid:
+        assert f"avoids {avoid.precision}: {avoid.reason}\n  {avoid.source}\n" in said
+
+
 def test_version_and_help() -> None:
     from importlib.metadata import version
 
@@ -298,6 +309,22 @@ class TestBadInput:
         refused(edgelm(*asked), "int8-static is calibrated on real texts", "--data FILE")
         refused(edgelm(*asked, "--format", "onnx", "--data", place / "dev.jsonl"), "16 different ones or more, found 8")
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_length_beyond_the_positions(self, place: Path, tmp_path: Path) -> None:
+        asked = ["export", place / "checkpoint", "--device", "generic-x86_64", "--out", tmp_path / "x.edgelm"]
+        refused(edgelm(*asked, "--lengths", "8,65"), "65 tokens are beyond the model's 64 positions")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_precision_that_the_device_avoids_is_written_with_a_warning_that_says_why(
+        self, place: Path, tmp_path: Path
+    ) -> None:
+        from edgelm import devices
+
+        avoid = devices.load("nvidia-cuda").avoid[0]
+        asked = ["export", place / "checkpoint", "--device", "nvidia-cuda", "--precision", avoid.precision]
+        done = edgelm(*asked, "--lengths", "8", "--out", tmp_path / "x.edgelm")
+        words = " ".join(done.stderr.split())  # a terminal's width breaks lines
+        assert f"{avoid.precision} should not be used on nvidia-cuda: {avoid.reason}" in words
 
     @pytest.mark.parametrize("option", ["--out", "--json"])
     def test_an_output_folder_that_is_not_there(self, option: str, place: Path, tmp_path: Path) -> None:

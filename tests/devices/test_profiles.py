@@ -25,7 +25,7 @@ def test_every_profile_loads_under_its_own_name_and_gives_its_sources(name: str)
     assert device.precisions
     assert all(len(figure.source.split()) >= 3 for figure in device.figures)
     assert all(figure.value > 0 for figure in device.figures)
-    assert all(avoid.reason for avoid in device.avoid)
+    assert all(avoid.reason and len(avoid.source.split()) >= 3 for avoid in device.avoid)
     assert not {avoid.precision for avoid in device.avoid} & set(device.precisions)
 
 

@@ -13,13 +13,13 @@ import pytest
 import tiny_keras
 import torch
 
-from edgelm.exporters import EXPORTERS, Report, exporter
+from edgelm.exporters import Report, exporter, names
 from edgelm.manifest import Precision
 from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import Ids, Session, engine
 
 LENGTHS = (8, 16, 32, 64)
-VARIANTS = [(form, precision) for form in sorted(EXPORTERS) for precision in exporter(form).PRECISIONS]
+VARIANTS = [(form, precision) for form in names() for precision in exporter(form).PRECISIONS]
 
 Artifacts = dict[tuple[str, Precision], bytes]
 
@@ -56,7 +56,7 @@ def reports() -> list[Report]:
 def artifacts(model: Encoder, reports: list[Report], calibration: list[Ids]) -> Artifacts:
     return {
         (form, precision): artifact
-        for form in EXPORTERS
+        for form in names()
         for precision, artifact in exporter(form)
         .export(model, exporter(form).PRECISIONS, LENGTHS, calibration=calibration, tell=reports.append)
         .items()

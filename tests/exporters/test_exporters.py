@@ -13,7 +13,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from edgelm.errors import ExportFailed, MissingExtra, RecipeError
-from edgelm.exporters import EXPORTERS, Report, check_request, exporter, log, parity
+from edgelm.exporters import EXPORTERS, Report, check_request, exporter, log, names, parity, xnnpack
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
@@ -68,7 +68,10 @@ def test_gives_the_modules_logits_with_padding(variant: Variant, session: Sessio
 
 
 def test_inputs_and_outputs_have_the_same_names_and_types_in_every_format(variant: Variant) -> None:
-    assert {"onnx": _onnx_interface, "tflite": _tflite_interface}[variant[0]](variant[2]) == INTERFACE
+    readers = {"onnx": _onnx_interface, "tflite": _tflite_interface}
+    if variant[0] not in readers:
+        pytest.skip(f"nothing reads {variant[0]} here")
+    assert readers[variant[0]](variant[2]) == INTERFACE
 
 
 def test_int8_is_much_smaller_than_fp32(artifacts: dict[tuple[str, Precision], bytes]) -> None:
@@ -83,7 +86,10 @@ def test_int8_is_much_smaller_than_fp32(artifacts: dict[tuple[str, Precision], b
 def test_reports_each_artifact(artifacts: dict[tuple[str, Precision], bytes], reports: list[Report]) -> None:
     assert [(r.format, r.precision, r.bytes) for r in reports] == [(*key, len(a)) for key, a in artifacts.items()]
     assert all(report.nodes > 40 and report.seconds > 0 for report in reports)
-    assert all(report.notes == () for report in reports)
+    for report in reports:
+        artifact = artifacts[report.format, report.precision]
+        assert report.outside == (xnnpack.phrase(artifact) if report.format == "tflite" else "")
+        assert report.notes == ()
 
 
 def test_leaves_the_model_as_it_was(artifacts: object, model: Encoder) -> None:
@@ -92,7 +98,7 @@ def test_leaves_the_model_as_it_was(artifacts: object, model: Encoder) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("form", sorted(EXPORTERS))
+@pytest.mark.parametrize("form", names())
 def test_what_cannot_be_written_is_refused(form: str, model: Encoder) -> None:
     with pytest.raises(RecipeError, match=f"{form} is not written as int3: expected one of fp32, fp16, int8-dynamic"):
         exporter(form).export(model, ("int3",), (16,))  # type: ignore[arg-type]
@@ -131,6 +137,7 @@ def test_a_format_may_be_added_by_entry_point(monkeypatch: pytest.MonkeyPatch) -
     point = EntryPoint(name="json", value="json", group="edgelm.exporters")
     monkeypatch.setattr("edgelm.exporters.entry_points", lambda group: [point] if group == "edgelm.exporters" else [])
     assert exporter("json") is importlib.import_module("json")
+    assert names() == ["json", "onnx", "tflite"]
     with pytest.raises(RecipeError, match="expected one of json, onnx, tflite"):
         exporter("onxx")
 
@@ -144,7 +151,7 @@ def test_the_log_has_the_figures_and_warns_of_notes(caplog: pytest.LogCaptureFix
     ]
 
 
-@pytest.mark.parametrize("form", sorted(EXPORTERS))
+@pytest.mark.parametrize("form", names())
 def test_a_model_without_any_attention_can_be_exported(form: str, rows: list[Ids]) -> None:
     model = tiny.encoder(heads=(0, 0), ffn=(16, 0))
     artifact = exporter(form).export(model, ("fp32",), (2, 16))["fp32"]

@@ -111,3 +111,18 @@ def test_large_constants_are_aligned_for_simd(artifacts: Artifacts) -> None:
     offsets = [buffer.Offset() for buffer in outside if buffer.Size()]
     assert len(offsets) > 10
     assert all(offset % 16 == 0 for offset in offsets)
+
+
+def test_metadata_stays_inside_the_flatbuffer_however_long_it_is(artifacts: Artifacts) -> None:
+    long = "x" * 5000
+    made, _ = slim(artifacts["tflite", "fp32"], metadata=long)
+    model = schema.Model.GetRootAs(made)
+    entries = [model.Metadata(index) for index in range(model.MetadataLength())]
+    told = [bytes(model.Buffers(entry.Buffer()).DataAsNumpy()) for entry in entries if entry.Name() == b"edgelm"]
+    assert long.encode() in told
+    ids = np.arange(16, dtype=np.int32)[None]
+    before, after = (
+        engine("litert").load(artifact, threads=1).run(ids, np.ones_like(ids))
+        for artifact in (artifacts["tflite", "fp32"], made)
+    )
+    np.testing.assert_array_equal(before, after)
