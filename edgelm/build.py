@@ -17,8 +17,8 @@ from edgelm.compression import Compressed, calibration, compress, dev, forget, i
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, RecipeError
 from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, foreign, log
-from edgelm.exporters.companions import companions
 from edgelm.exporters.foreign import Imported
+from edgelm.exporters.foreign.companions import companions
 from edgelm.manifest import Baseline, Device, Format, Manifest, Precision, Score, Variant
 from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
@@ -38,7 +38,7 @@ def source(located: Located, tokenizer: Path | None = None, labels: Path | None 
 
     Args:
         located: the recipe.
-        tokenizer: of a model of TensorFlow; see ``edgelm.exporters.companions``.
+        tokenizer: of a model of TensorFlow; see ``edgelm.exporters.foreign.companions``.
         labels: the same.
 
     Raises:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgelm.exporters.foreign.signatures import alone
+from edgelm.exporters.foreign.tf_onnx import from_tflite
 from edgelm.exporters.parity import outputs
-from edgelm.exporters.tf_onnx import from_tflite
-from edgelm.exporters.tflite_signatures import alone
 from edgelm.model import Network
 from edgelm.runtimes import Ids, Session, engine
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from edgelm.errors import CheckpointError, ExportFailed
-from edgelm.exporters import Report, Tell, check_request, log, tf_onnx
-from edgelm.exporters.companions import Companions
-from edgelm.exporters.foreign import Foreign, Imported, Output
-from edgelm.exporters.foreign_fit import meanings, output, output_name, tried
-from edgelm.exporters.onnx_foreign import written
+from edgelm.exporters import Report, Tell, check_request, log
+from edgelm.exporters.foreign import Foreign, Imported, Output, tf_onnx
+from edgelm.exporters.foreign.companions import Companions
+from edgelm.exporters.foreign.fit import meanings, output, output_name, tried
+from edgelm.exporters.foreign.onnx import written
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
 from edgelm.exporters.trial import try_out

@@ -40,7 +40,7 @@ FLOORS = [
     {"edgelm.__main__"},
 ]
 HEAVY = {"torch", "transformers", "tensorflow", "onnx", "onnxsim", "litert_torch", "ai_edge_quantizer", "tf2onnx"}
-WITH_TENSORFLOW = {f"edgelm.exporters.{name}" for name in ("reading", "tensorflow", "tf_onnx")}
+WITH_TENSORFLOW = {f"edgelm.exporters.{name}" for name in ("reading", "tensorflow", "foreign.tf_onnx")}
 BUILD_SIDE = {"edgelm.heads", "edgelm.model", "edgelm.architecture", "edgelm.checkpoint"}
 BUILD_SIDE |= {"edgelm.compress", "edgelm.exporters", "edgelm.baseline"}
 

@@ -10,9 +10,9 @@ import tiny
 
 from edgelm import build, recipe
 from edgelm.errors import CheckpointError, DataError, MissingExtra
-from edgelm.exporters.companions import Companions, companions
 from edgelm.exporters.foreign import read, recognised
-from edgelm.exporters.foreign_fit import meanings, output, tried
+from edgelm.exporters.foreign.companions import Companions, companions
+from edgelm.exporters.foreign.fit import meanings, output, tried
 from edgelm.manifest import TaskName
 from edgelm.runtimes import Ids, Logits
 
@@ -119,7 +119,7 @@ def test_what_is_no_model_of_tensorflow_is_none(place: Path) -> None:
 def test_without_tensorflow_the_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorflow", "keras"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("tensorflow", "tf_onnx"):
+    for name in ("tensorflow", "foreign.tf_onnx"):
         monkeypatch.delitem(sys.modules, f"edgelm.exporters.{name}", raising=False)
     with pytest.raises(MissingExtra, match=r"pip install 'edgelm\[tensorflow\]'") as raised:
         read(place / "model.keras", companions(place), (16,))

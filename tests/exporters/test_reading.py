@@ -14,8 +14,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 from torch import nn
 
 from edgelm.exporters import tflite
+from edgelm.exporters.foreign.signatures import alone, inline, parsed, signatures
 from edgelm.exporters.onnx_graph import symmetric
-from edgelm.exporters.tflite_signatures import alone, inline, parsed, signatures
 from edgelm.manifest import Precision, TaskName
 from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import Ids

@@ -86,7 +86,7 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line(
     assert "expected a .keras or .tflite file" in _refused(capfd, out, labels, "--labels", labels)
     for name in ("tensorflow", "keras", "tf2onnx"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("tensorflow", "tf_onnx"):
+    for name in ("tensorflow", "foreign.tf_onnx"):
         monkeypatch.delitem(sys.modules, f"edgelm.exporters.{name}", raising=False)
         monkeypatch.delattr(f"edgelm.exporters.{name}", raising=False)
     (tmp_path / "model.keras").write_bytes(b"")

@@ -20,9 +20,9 @@ from edgelm import cli
 from edgelm.bundle import Bundle
 from edgelm.errors import CheckpointError, DataError, RecipeError
 from edgelm.exporters import foreign
-from edgelm.exporters.companions import Companions, companions
 from edgelm.exporters.foreign import Imported
-from edgelm.exporters.tflite_signatures import parsed, signatures
+from edgelm.exporters.foreign.companions import Companions, companions
+from edgelm.exporters.foreign.signatures import parsed, signatures
 from edgelm.manifest import Format, Precision
 from edgelm.runtimes import Ids, Logits, engine
 from edgelm.text import Tokenizer

@@ -23,7 +23,7 @@ Convert = Callable[[Callable[[Any], Any]], Any]
 @pytest.fixture
 def converted(tensorflow: Any) -> Convert:
     """ONNX of a function of the rows of a table, float32, shape (batch, tokens, 6)."""
-    from edgelm.exporters.tf_onnx import from_function
+    from edgelm.exporters.foreign.tf_onnx import from_function
 
     def convert(compute: Callable[[Any], Any]) -> Any:
         @tensorflow.function  # type: ignore[untyped-decorator]

@@ -14,13 +14,13 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.errors import CheckpointError, MissingExtra
 from edgelm.exporters import Report, Tell, check_request, log
-from edgelm.exporters.companions import Companions
 from edgelm.exporters.foreign import Foreign, Imported, Output
-from edgelm.exporters.foreign_fit import output_name, tried
-from edgelm.exporters.onnx_foreign import written
-from edgelm.exporters.tflite_adapt import Way, adapted, ways
+from edgelm.exporters.foreign.adapt import Way, adapted, ways
+from edgelm.exporters.foreign.companions import Companions
+from edgelm.exporters.foreign.fit import output_name, tried
+from edgelm.exporters.foreign.onnx import written
+from edgelm.exporters.foreign.signatures import alone, definition, parsed, signatures
 from edgelm.exporters.tflite_graph import packed
-from edgelm.exporters.tflite_signatures import alone, definition, parsed, signatures
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig
@@ -73,7 +73,7 @@ class _File(Foreign):
         artifact = self.content if same else adapted(model, self.original.ways, lengths, name)
         if form == "onnx":
             try:
-                from edgelm.exporters import tf_onnx
+                from edgelm.exporters.foreign import tf_onnx
             except ModuleNotFoundError as exc:
                 if (exc.name or "").startswith("edgelm"):
                     raise

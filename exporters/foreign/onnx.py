@@ -12,9 +12,9 @@ from onnx import ModelProto
 from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell
 from edgelm.exporters.foreign import Output
+from edgelm.exporters.foreign.rows import interface, rowwise
 from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_graph import quantize_embedding_
-from edgelm.exporters.onnx_rows import interface, rowwise
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Int8, Precision
 

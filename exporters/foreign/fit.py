@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from edgelm.errors import CheckpointError, DataError
-from edgelm.exporters.companions import Companions
 from edgelm.exporters.foreign import Output
+from edgelm.exporters.foreign.companions import Companions
 from edgelm.heads import Head, PoolingHead
 from edgelm.model import EncoderConfig
 from edgelm.runtimes import Ids, Logits

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgelm.errors import CheckpointError, MissingExtra
 from edgelm.exporters import Tell, log
-from edgelm.exporters.companions import Companions
+from edgelm.exporters.foreign.companions import Companions
 from edgelm.heads import Head
 from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig, Network
@@ -133,7 +133,7 @@ def read(source: Path, beside: Companions, lengths: Sequence[int]) -> Imported:
         raise CheckpointError(
             f"{source}: expected a .keras or .tflite file, a SavedModel folder, or a Hugging Face checkpoint folder"
         )
-    name, extra = ("tflite_file", "export") if source.suffix == ".tflite" else ("tensorflow", "tensorflow")
+    name, extra = ("foreign.tflite_file", "export") if source.suffix == ".tflite" else ("tensorflow", "tensorflow")
     try:
         module: Any = importlib.import_module(f"edgelm.exporters.{name}")
     except ModuleNotFoundError as exc:

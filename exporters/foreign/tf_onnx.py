@@ -12,9 +12,9 @@ import onnx
 from onnx import ModelProto
 
 from edgelm.errors import ExportFailed
+from edgelm.exporters.foreign.operators import HANDLERS
 from edgelm.exporters.onnx_graph import tidy_
 from edgelm.exporters.quiet import mute, quiet
-from edgelm.exporters.tf_operators import HANDLERS
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with mute(), quiet():
@@ -41,7 +41,7 @@ def from_function(function: Any) -> ModelProto:
 
 
 def from_tflite(artifact: bytes) -> ModelProto:
-    """Convert a TFLite model of one graph; see ``edgelm.exporters.tflite_signatures.alone``.
+    """Convert a TFLite model of one graph; see ``edgelm.exporters.foreign.signatures.alone``.
 
     Constants in int8 come out as the float32 numbers that they stand for.
 

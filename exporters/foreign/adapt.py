@@ -15,9 +15,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgelm.errors import CheckpointError
-from edgelm.exporters.foreign_fit import meanings, output
+from edgelm.exporters.foreign.fit import meanings, output
+from edgelm.exporters.foreign.signatures import Signature, definition, insert, signatures
 from edgelm.exporters.tflite_graph import packed
-from edgelm.exporters.tflite_signatures import Signature, definition, insert, signatures
 
 __all__ = ["Way", "adapted", "ways"]
 
@@ -54,7 +54,7 @@ def ways(model: Any, name: str, source: str) -> list[Way]:
     """The ways into a model, the shortest first: one of any length, or one for each length.
 
     Args:
-        model: see ``edgelm.exporters.tflite_signatures.parsed``.
+        model: see ``edgelm.exporters.foreign.signatures.parsed``.
         name: of the output that is wanted, where there are several.
         source: the model, for errors.
 
