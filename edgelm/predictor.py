@@ -153,7 +153,7 @@ class Model:
             options: of the task, as transformers' pipelines have them. Text classification: ``top_k`` labels for each
                 text, all with None. Token classification: ``aggregation_strategy``, ``stride``. Question answering:
                 ``top_k``, ``max_answer_len``, ``handle_impossible_answer``, ``doc_stride``. Fill-mask: ``top_k``,
-                ``targets``. See the ``answer`` of ``edgelm.tasks``.
+                ``targets``. Feature extraction: ``stride``. See the ``answer`` of ``edgelm.tasks``.
 
         Returns:
             As transformers' pipeline: for a list, a list with the answer to each; for one input its answer, which for
@@ -178,15 +178,24 @@ class Model:
             return answers[0]
         return answers
 
-    def encode(self, texts: Sequence[str]) -> Logits:
+    def encode(self, texts: Sequence[str], *, stride: int | None = None) -> Logits:
         """Vectors of texts, float32, shape (texts, dim), of a model for ``feature-extraction``.
+
+        Args:
+            texts: the texts.
+            stride: read a long text whole, in windows that share so many tokens, and give their mean, each window
+                counted by its tokens; without it, a long text is cut.
 
         Raises:
             DataError: the model is for another task, or something is not text.
         """
-        if self.manifest.task != "feature-extraction":
+        if not isinstance(self.task, tasks.FeatureExtraction):
             raise DataError(f"this model is for {self.manifest.task}: expected one for feature-extraction")
-        return self.logits(texts)
+        if stride is None:
+            return self.logits(texts)
+        cut = self.task.cut(self.tokenizer, texts, stride=stride)
+        found = [self.task.joined(windows, [self.run(window) for window in windows]) for windows in cut]
+        return np.stack(found) if found else np.zeros((0, 0), np.float32)
 
     def logits(self, texts: Sequence[str]) -> Logits:
         """The outputs for texts that have one row each: logits of text classification, shape (texts, classes)."""

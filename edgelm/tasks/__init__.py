@@ -19,6 +19,7 @@ from edgelm.tasks.vectors import FeatureExtraction
 __all__ = [
     "Answer",
     "Exam",
+    "FeatureExtraction",
     "Task",
     "accuracy",
     "agreement",

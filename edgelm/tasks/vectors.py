@@ -21,6 +21,8 @@ __all__ = ["FeatureExtraction", "spearman"]
 class FeatureExtraction(Task):
     """Output: the vector, shape (dim,). Data files hold ``text_a``, ``text_b``, and how alike they are, ``score``."""
 
+    OPTIONS = ("stride",)
+
     def parse(self, row: Mapping[str, Any], where: str) -> tuple[Any, float | None]:
         """See ``Task``."""
         if "text_a" not in row:
@@ -30,12 +32,42 @@ class FeatureExtraction(Task):
             raise DataError(f"{where}: expected a number under 'score', found {score!r}")
         return (text_of(row, where, "text_a"), text_of(row, where, "text_b")), score
 
+    def cut(  # type: ignore[override]  # the option is its own
+        self, tokenizer: Tokenizer, inputs: Sequence[str], *, stride: int | None = None
+    ) -> list[list[Window]]:
+        """See ``Task``; with ``stride``, a long text takes several windows."""
+        if stride is None:
+            return [[window] for window in tokenizer.windows(inputs)]
+        return tokenizer.slide(inputs, None, stride=stride)
+
     def answer(
         self, tokenizer: Tokenizer, given: str, windows: Sequence[Window], outputs: Sequence[Floats], **options: Any
     ) -> Any:
-        """The vector, a list of numbers."""
-        del tokenizer, given, windows, options
-        return outputs[0].tolist()
+        """The vector, a list of numbers.
+
+        Args:
+            tokenizer: that cut the text.
+            given: the text.
+            windows: of the text.
+            outputs: one for each.
+            options: ``stride``, the tokens that windows of a long text share; without it, a long text is cut.
+        """
+        del tokenizer, given, options
+        return self.joined(windows, outputs).tolist()
+
+    def joined(self, windows: Sequence[Window], outputs: Sequence[Floats]) -> Floats:
+        """One vector, float32, for a text of several windows: their mean, each counted by its tokens.
+
+        Where each has the length 1, so has the mean: the model normalises its vectors.
+        """
+        if len(outputs) == 1:
+            return outputs[0]
+        parts = np.stack(outputs).astype(np.float64)
+        mean = np.average(parts, axis=0, weights=[len(window.ids) for window in windows])
+        if np.allclose(np.linalg.norm(parts, axis=1), 1, atol=1e-3):
+            mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        found: Floats = mean.astype(np.float32)
+        return found
 
     def exam(self, tokenizer: Tokenizer, inputs: Sequence[Any], gold: Sequence[Any] | None) -> Exam:
         """Both texts of each pair."""

@@ -133,6 +133,21 @@ def test_vectors_are_pooled_as_they_are_by_hand(kind: str, folder: Path, opened:
     np.testing.assert_allclose(model(TEXTS[0]), expected[0], atol=1e-4)
 
 
+def test_the_vector_of_a_long_text_is_the_mean_of_its_windows(folder: Path, opened: Any) -> None:
+    model = opened(bundled(folder, "distilbert", "feature-extraction")[1])
+    long = " ".join(TEXTS) * 30
+    pieces = model.tokenizer.slide([long], None, stride=4)[0]
+    assert len(pieces) > 3
+    assert np.concatenate([piece.spans for piece in pieces]).max() == len(long)  # nothing is cut off
+    parts = np.stack([model.run(piece) for piece in pieces])
+    mean = sum(part * len(piece.ids) for part, piece in zip(parts, pieces, strict=True))
+    found = model.encode([TEXTS[0], long], stride=4)
+    np.testing.assert_allclose(found[1], mean / np.linalg.norm(mean), atol=1e-6)
+    np.testing.assert_array_equal(found[0], model.encode(TEXTS[:1])[0])
+    np.testing.assert_allclose(model(long, stride=4), found[1], atol=1e-6)
+    assert np.abs(found[1] - model.encode([long])[0]).max() > 1e-3
+
+
 def test_only_vectors_are_encoded(folder: Path, opened: Any) -> None:
     with pytest.raises(DataError, match="this model is for fill-mask"):
         opened(bundled(folder, "distilbert", "fill-mask")[1]).encode(TEXTS)
