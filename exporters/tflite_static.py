@@ -18,13 +18,13 @@ from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from edgelm.errors import DataError
-from edgelm.exporters.ranges import LEAST, best_range, different, sensitive, spread
+from edgelm.exporters.ranges import best_range, different, sensitive, spread
 from edgelm.exporters.tflite_quantize import STATIC, static
 from edgelm.runtimes import Ids, engine
 
 __all__ = ["calibrated"]
 
-_TEXTS, _PROBES = 128, 24
+_TEXTS, _PROBES = 128, 48
 _VALUES = 50_000
 """Of each tensor, kept to take a range from."""
 
@@ -43,7 +43,7 @@ def calibrated(exported: bytes, rows: Sequence[Ids]) -> tuple[bytes, tuple[str, 
         rows: token ids of real texts, without padding, int32, shape (tokens,) each; 128 of them are used.
 
     Raises:
-        DataError: fewer than ``LEAST`` are different and not too long, or the model says the same of all.
+        DataError: fewer than ``ranges.LEAST`` are different and not too long, or the model says the same of all.
         ExportFailed: the quantizer failed.
     """
     model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(exported))
@@ -52,8 +52,8 @@ def calibrated(exported: bytes, rows: Sequence[Ids]) -> tuple[bytes, tuple[str, 
     ranges = {place: best_range(*seen) for place, seen in _observed(exported, model, texts).items()}
     spans = {_name(model, index, place): span for index in range(len(lengths)) for place, span in ranges.items()}
 
-    # trials are on one signature: the smallest that enough texts fit
-    index = min(i for i, tokens in enumerate(lengths) if sum(len(row) <= tokens for row in texts) >= LEAST)
+    # trials are on one signature: the smallest that nine texts in ten fit
+    index = min(i for i, tokens in enumerate(lengths) if sum(len(row) <= tokens for row in texts) >= 0.9 * len(texts))
     probes = spread([row for row in texts if len(row) <= lengths[index]], _PROBES)
     trial = _alone(model, index)
     truth = _outputs(exported, probes)
