@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-ablation bench-arm bench-budget readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -56,6 +56,16 @@ bench-arm: .venv/.ready ## instructions of a request on emulated ARM cores, a co
 
 bench-budget: .venv/.ready ## predicted beside measured latency of budgets: DATA=folder MODELS=folder (15 minutes)
 	$(BIN)/python benchmarks/budget.py --data $(DATA) --models $(MODELS)
+
+bench-export: .venv/.ready ## docs/export.md: DATA=folder MODELS=folder (two to three hours; goes on where it was)
+	for task in vectors wnut17 squad masks; do \
+	  $(BIN)/python benchmarks/heads.py $$task --data $(DATA) --out build/heads/$$task || exit 1; done
+	$(BIN)/python benchmarks/export.py --data $(DATA) --models $(MODELS)
+	$(BIN)/python benchmarks/export_page.py
+
+bench-runtime: .venv/.ready ## docs/runtime.md, on a quiet machine (half an hour; PART="--part NAME" for one part)
+	$(BIN)/python benchmarks/runtime.py $(PART)
+	$(BIN)/python benchmarks/runtime_page.py
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py

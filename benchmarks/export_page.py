@@ -23,7 +23,9 @@ Parts = dict[str, dict[str, Any]]
 
 
 def main() -> None:
-    """Write the document, or check it."""
+    """Write the document, or check it. Without figures there is none."""
+    if not FIGURES.exists():
+        sys.exit("docs/export.md: has no figures: run make bench-export" if DOCUMENT.exists() else 0)
     text = document(json.loads(FIGURES.read_bytes())["parts"])
     if "--check" in sys.argv:
         same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
