@@ -78,7 +78,7 @@ def bundle(work: Path, layers: int = 6, dim: int = 768) -> Path:
     if out.exists():
         return out
     torch.manual_seed(0)
-    sizes = {"n_layers": layers, "dim": dim, "n_heads": dim // 64, "hidden_dim": 4 * dim}
+    sizes: dict[str, Any] = {"n_layers": layers, "dim": dim, "n_heads": dim // 64, "hidden_dim": 4 * dim}
     shape = DistilBertConfig(**sizes, id2label=dict(enumerate(("negative", "positive"))))
     DistilBertForSequenceClassification(shape).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer(), encoding="utf-8")

@@ -141,8 +141,8 @@ def _padding(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def _soak(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        f"Resident memory over {rows[0]['requests']:,} requests of 1 to 512 tokens, at random, of a model of two layers "
-        "of 256."
+        f"Resident memory over {rows[0]['requests']:,} requests of 1 to 512 tokens, at random, of a model of two "
+        "layers of 256."
     )
     cells = [
         (
