@@ -227,7 +227,7 @@ def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes
     from ai_edge_litert.schema_py_generated import BuiltinOperator
     from ai_edge_quantizer.qtyping import TFLOperationName
 
-    from edgelm.exporters import ranges, tflite_quantize, tflite_static
+    from edgelm.exporters import tflite_quantize, tflite_static
 
     converted, linear = litert(model, max(LENGTHS)), "FULLY_CONNECTED"
     kinds = {
@@ -239,7 +239,7 @@ def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes
     for name, operators in kinds.items():
         known = tuple(TFLOperationName[operator] for operator in operators)
         with (
-            patch.object(ranges, "TOLERANCE", 1e9),
+            patch.object(tflite_static, "TOLERANCE", 1e9),
             patch.object(tflite_static, "_KINDS", {getattr(BuiltinOperator, operator) for operator in operators}),
             patch.object(tflite_static, "static", partial(tflite_quantize.static, kinds=known)),
         ):

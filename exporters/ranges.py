@@ -3,7 +3,7 @@
 Ranges: of the percentiles in ``TAILS``, those with the least mean squared error of the rounded values. Padding never
 decides one: what belongs to it is left out.
 
-Sensitivity: rounding all there is may cost more than ``TOLERANCE``. Then each part is rounded alone, and those that do
+Sensitivity: rounding all there is may cost more than a tolerance. Then each part is rounded alone, and those that do
 most harm are left as they are, one after the other, until the rest together is within it.
 """
 
@@ -88,19 +88,22 @@ def best_range(values: NDArray[np.float32], low: float, high: float) -> Range:
     return min(candidates, key=lambda span: float(np.square(span.rounded(values) - values).mean()))
 
 
-def sensitive(parts: Sequence[str], error: Callable[[Sequence[str]], float]) -> tuple[tuple[str, ...], float]:
+def sensitive(
+    parts: Sequence[str], error: Callable[[Sequence[str]], float], tolerance: float = TOLERANCE
+) -> tuple[tuple[str, ...], float]:
     """The fewest parts, worst first, without which the error is within the tolerance; and that error.
 
     Args:
         parts: names of what can be rounded.
         error: of the outputs with these parts rounded, as a share of their variance.
+        tolerance: the largest that is allowed.
     """
     found, worst = error(parts), list[str]()
-    if found > TOLERANCE:
+    if found > tolerance:
         alone = {name: error([name]) for name in parts}
         worst = sorted(parts, key=lambda name: -alone[name])
     for count in range(1, len(worst) + 1):
         found = error(worst[count:])
-        if found <= TOLERANCE:
+        if found <= tolerance:
             return tuple(worst[:count]), found
     return (), found
