@@ -62,8 +62,13 @@ def test_every_variant_is_close_to_the_module_and_passes_its_gate(
 ) -> None:
     form, precision, _ = variant
     found = parity.check(model, session, rows, rows[:4])
-    gate = Gate(max_abs_diff=0.2, agreement=0.9, kl=0.01, accuracy_loss=0.0)
-    parity.enforce(found, DEFAULT_GATES["fp32"] if precision == "fp32" else gate, f"{form} {precision}")
+    gates = {
+        "fp32": DEFAULT_GATES["fp32"],
+        # random weights, in rows of 64: they bear four bits less than trained ones
+        "int4-weights": Gate(max_abs_diff=0.8, agreement=0.7, kl=0.05, accuracy_loss=0.0),
+    }
+    eight = Gate(max_abs_diff=0.2, agreement=0.9, kl=0.01, accuracy_loss=0.0)
+    parity.enforce(found, gates.get(precision, eight), f"{form} {precision}")
     assert (found.rows, found.hostile_rows) == (24, 4)
     assert found.max_abs_diff > 0
 
