@@ -226,7 +226,7 @@ DEFAULT_GATES: dict[Precision, Gate] = {
     "fp32": Gate(max_abs_diff=1e-3, agreement=1.0, kl=1e-5, accuracy_loss=0.0),
     "fp16": Gate(max_abs_diff=0.1, agreement=0.99, kl=1e-4, accuracy_loss=0.2),
     "int8-dynamic": Gate(max_abs_diff=2.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
-    "int8-static": Gate(max_abs_diff=2.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
+    "int8-static": Gate(max_abs_diff=3.0, agreement=0.97, kl=0.05, accuracy_loss=1.0),
     "int4-weights": Gate(max_abs_diff=4.0, agreement=0.95, kl=0.1, accuracy_loss=2.0),
 }
 

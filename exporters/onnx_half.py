@@ -10,6 +10,7 @@ import copy
 
 from onnx import ModelProto, TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 __all__ = ["half"]
 
@@ -25,4 +26,5 @@ def half(model: ModelProto) -> ModelProto:
             others = [attribute for attribute in node.attribute if attribute.name != name]
             del node.attribute[:]
             node.attribute.extend([*others, helper.make_attribute(name, TensorProto.FLOAT)])
+    OnnxModel(made).topological_sort()  # casts around what stays in float32 were put behind those who read them
     return made

@@ -87,7 +87,8 @@ def _lookup_(model: ModelProto) -> None:
     codes, scales = int4_blocks(table, 2 * BLOCK)
     flat = codes.reshape(len(table), -1)[:, : table.shape[1]]
     packed = (flat[:, ::2] | flat[:, 1::2] << 4).tobytes()
-    names = [f"{weight}_int4", ids, f"{weight}_scales", f"{weight}_zero_points"]
+    # names of their own: a masked language model's last matrix is the same table
+    names = [f"{weight}_rows_int4", ids, f"{weight}_rows_scales", f"{weight}_rows_zero_points"]
     zeros = np.full((scales.size + 1) // 2, 0x88, np.uint8).tobytes()
     model.graph.initializer.extend(
         [

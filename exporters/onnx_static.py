@@ -67,7 +67,8 @@ def _weight(graph: GraphProto, weight: str, top: int) -> NodeProto:
     tensor = next(tensor for tensor in graph.initializer if tensor.name == weight)
     codes, scale = symmetric(numpy_helper.to_array(tensor), 0, top)
     graph.initializer.remove(tensor)
-    named = {"quantized": codes, "scale": scale[0], "zero_point": np.zeros(scale.shape[1], np.int8)}
+    # names of their own: a masked language model's last matrix is also its embeddings
+    named = {"byte": codes, "byte_scale": scale[0], "byte_zero_point": np.zeros(scale.shape[1], np.int8)}
     graph.initializer.extend(numpy_helper.from_array(array, f"{weight}_{part}") for part, array in named.items())
     parts = [f"{weight}_{part}" for part in named]
     return helper.make_node("DequantizeLinear", parts, [f"{weight}_float"], f"{weight}_float", axis=1)
