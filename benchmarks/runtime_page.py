@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,36 +70,32 @@ def page(result: dict[str, Any]) -> str:
         "Measured by `make bench-runtime` on a DistilBERT of full size (66 M parameters, random weights), in int8 "
         f"unless another precision is named. Machine: {found['cpu']}, {found['cores']} cores, "
         f"{found['memory_bytes'] / 2**30:.0f} GiB, {found['system']}; {versions}.",
-        "## A fresh process, to its first answer",
-        "From the start of the interpreter to the answer to one sentence. *Bare* is the engine and the tokenizer, "
-        "without edgelm, from a file of its own.",
-        markdown(Table("", ("what", "seconds", "peak memory"), tuple(_first(result["first_answer"])))).strip(),
-        "## Around the engine",
-        "Of one request, without tokenizing: " + _overhead(result["overhead"]),
-        "## The choice",
-        *_choosing(result["choosing"]),
-        "## Mixed lengths",
-        *_padding(result["padding"]),
-        "## Memory over time",
-        *_soak(result["soak"]),
-        "## Threads",
-        *_threads(result["threads"]),
-        "## What `pip install edgelm` brings",
-        *_install(result["install"]),
     ]
+    for part, (title, write) in SECTIONS.items():
+        if part in result:
+            sections += [f"## {title}", *write(result[part])]
     return "\n\n".join(sections) + "\n"
 
 
-def _first(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+def _first(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield (
+        "From the start of the interpreter to the answer to one sentence. *Bare* is the engine and the tokenizer, "
+        "without edgelm, from a file of its own."
+    )
+    yield markdown(Table("", ("what", "seconds", "peak memory"), tuple(_firsts(rows)))).strip()
+
+
+def _firsts(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for row in sorted(rows, key=lambda row: float(row["seconds"])):
         kind, _, engine = row["how"].partition(":")
         name = NAMES[kind] if not engine else f"{kind}, {NAMES[engine]}"
         yield name, f"{row['seconds']:.2f}", size(round(row["peak_rss_bytes"]))
 
 
-def _overhead(rows: list[dict[str, Any]]) -> str:
+def _overhead(rows: list[dict[str, Any]]) -> Iterator[str]:
     parts = [f"{row['us']:.0f} µs with {row['classes']} classes" for row in rows]
-    return f"{', '.join(parts)}. The tokenizer takes {rows[0]['tokenizer_us']:.0f} µs for 16 words."
+    took = f"The tokenizer takes {rows[0]['tokenizer_us']:.0f} µs for 16 words."
+    yield f"Of one request, without tokenizing: {', '.join(parts)}. {took}"
 
 
 def _choosing(found: dict[str, Any]) -> Iterator[str]:
@@ -176,6 +172,17 @@ def _install(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield f"{len(rows)} distributions, {total / 1e6:.0f} MB; no torch, transformers, tensorflow or onnx."
     cells = [(f"{row['name']} {row['version']}", FOR[row["name"]], f"{row['bytes'] / 1e6:.1f}") for row in rows]
     yield markdown(Table("", ("distribution", "what for", "MB"), tuple(cells))).strip()
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Any], Iterator[str]]]] = {
+    "first_answer": ("A fresh process, to its first answer", _first),
+    "overhead": ("Around the engine", _overhead),
+    "choosing": ("The choice", _choosing),
+    "padding": ("Mixed lengths", _padding),
+    "soak": ("Memory over time", _soak),
+    "threads": ("Threads", _threads),
+    "install": ("What `pip install edgelm` brings", _install),
+}
 
 
 if __name__ == "__main__":
