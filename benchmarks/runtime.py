@@ -349,7 +349,7 @@ def install(work: Path) -> list[dict[str, Any]]:
         python, wheel = folder / "venv" / "bin" / "python", next(folder.glob("*.whl"))
         constraints = ["--constraint", str(ROOT / "constraints.txt")]
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *constraints, str(wheel)], check=True)
-        listed = subprocess.run([str(python), "-c", LIST], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run([str(python), "-I", "-c", LIST], capture_output=True, text=True, check=True).stdout
     rows: list[dict[str, Any]] = json.loads(listed)
     return rows
 
