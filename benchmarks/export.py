@@ -130,8 +130,7 @@ def accuracy(job: Job, texts: Path, folders: Sequence[Path]) -> list[dict[str, A
             row = judged(form, precision, artifact, module, recipe)
             row |= {"seconds": report.seconds, "notes": list(report.notes)}
             if (form, precision) == ("tflite", "fp32"):
-                read = [ids for ids in module.rows[:50] if len(ids) <= 64]
-                row["read_by_tf2onnx"] = reading.difference(compressed.model, artifact, 64, read)
+                row["read_by_tf2onnx"] = reading.difference(compressed.model, artifact, max(LENGTHS), module.rows[:50])
             rows.append(row)
             print(job.task, json.dumps(row), flush=True)
     return rows

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgelm.errors import DataError
 from edgelm.exporters.foreign.signatures import alone
 from edgelm.exporters.foreign.tf_onnx import from_tflite
 from edgelm.exporters.parity import outputs
@@ -42,7 +43,13 @@ def difference(model: Network, artifact: bytes, length: int, rows: Sequence[Ids]
         artifact: the file's content.
         length: of the signature.
         rows: token ids without padding, int32, shape (tokens,) each, of at most that length.
+
+    Raises:
+        DataError: there are no rows.
+        ExportFailed: as in ``session``.
     """
+    if not rows:
+        raise DataError("an artifact is read on texts: expected at least one, found none")
     read, worst = session(artifact, length), 0.0
     try:
         for row, expected in zip(rows, outputs(model, rows), strict=True):

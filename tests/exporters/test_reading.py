@@ -13,6 +13,7 @@ import torch
 from ai_edge_litert.tools import flatbuffer_utils
 from torch import nn
 
+from edgelm.errors import DataError
 from edgelm.exporters import tflite
 from edgelm.exporters.foreign.signatures import alone, inline, parsed, signatures
 from edgelm.exporters.onnx_graph import symmetric
@@ -121,3 +122,8 @@ def test_a_signature_alone_has_its_names_and_nothing_else(case: Case) -> None:
     assert list(one.outputs) == [case.model.head.OUTPUT]
     names = [tensor.name for tensor in model.subgraphs[0].tensors]
     assert len(set(names)) == len(names)
+
+
+def test_no_text_is_no_reading(reading: Any, model: Encoder) -> None:
+    with pytest.raises(DataError, match="expected at least one, found none"):
+        reading.difference(model, b"", 8, [])
