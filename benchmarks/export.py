@@ -97,7 +97,7 @@ def main() -> None:
         found: dict[str, Any] = {"schema": "edgelm.bench-export/2", "parts": {}}
         if OUT.exists():
             found = json.loads(OUT.read_bytes())
-        if name in found["parts"]:
+        if name in found["parts"] and not found["parts"][name].get("unfinished"):
             continue
         load, started = os.getloadavg()[0], time.perf_counter()
         result = part()

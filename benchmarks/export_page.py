@@ -57,7 +57,7 @@ def document(parts: Parts) -> str:
                 markdown(_scores(parts)).strip(),
                 _said("""
                     In brackets: what is lost against PyTorch in fp32, in points (a hundredth of a metric), or of
-                    the perplexity, in percent. A negative loss is a gain.
+                    the perplexity, in percent. A negative loss is a gain; a dash was not measured.
                 """),
                 "## Parity",
                 _said("""
