@@ -79,8 +79,7 @@ def calibrate(model: Encoder, rows: Sequence[Ids]) -> Calibration:
         with _rounding({name: layers[name] for name in names}, reads):
             return float((_outputs(model, probes) - truth).square().mean()) / variance
 
-    floating, found = sensitive(list(layers), error)
-    return Calibration(reads, floating, found, error(list(layers)) if floating else found)
+    return Calibration(reads, *sensitive(list(layers), error))
 
 
 def _outputs(model: Encoder, rows: Sequence[Ids]) -> Tensor:

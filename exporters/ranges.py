@@ -90,20 +90,20 @@ def best_range(values: NDArray[np.float32], low: float, high: float) -> Range:
 
 def sensitive(
     parts: Sequence[str], error: Callable[[Sequence[str]], float], tolerance: float = TOLERANCE
-) -> tuple[tuple[str, ...], float]:
-    """The fewest parts, worst first, without which the error is within the tolerance; and that error.
+) -> tuple[tuple[str, ...], float, float]:
+    """The fewest parts, worst first, without which the error is within the tolerance; that error, and the one of all.
 
     Args:
         parts: names of what can be rounded.
-        error: of the outputs with these parts rounded, as a share of their variance.
+        error: of the outputs with these parts rounded, as a share of their variance; 0 with none.
         tolerance: the largest that is allowed.
     """
-    found, worst = error(parts), list[str]()
-    if found > tolerance:
+    of_all = found = error(parts)
+    spared = 0
+    if of_all > tolerance:
         alone = {name: error([name]) for name in parts}
-        worst = sorted(parts, key=lambda name: -alone[name])
-    for count in range(1, len(worst) + 1):
-        found = error(worst[count:])
-        if found <= tolerance:
-            return tuple(worst[:count]), found
-    return (), found
+        parts = sorted(parts, key=lambda name: -alone[name])
+    while found > tolerance and spared < len(parts):
+        spared += 1
+        found = error(parts[spared:])
+    return tuple(parts[:spared]), found, of_all

@@ -59,7 +59,7 @@ def calibrated(exported: bytes, rows: Sequence[Ids]) -> tuple[bytes, tuple[str, 
     index = min(i for i, tokens in enumerate(lengths) if sum(len(row) <= tokens for row in texts) >= 0.9 * len(texts))
     probes = spread([row for row in texts if len(row) <= lengths[index]], _PROBES)
     trial = _alone(model, index)
-    truth = _outputs(exported, probes)
+    truth = _outputs(static(trial, spans, ()), probes)  # int8-dynamic: the harm of what comes on top of it is asked for
     if not truth.var():
         raise DataError(
             "int8-static is calibrated on texts that differ: the model says the same of all that were given"
@@ -71,15 +71,14 @@ def calibrated(exported: bytes, rows: Sequence[Ids]) -> tuple[bytes, tuple[str, 
 
     operators = sorted({place[0] for place in ranges})
     parts = {_name(model, index, (operator, "outputs", 0)): operator for operator in operators}
-    spared, found = sensitive(list(parts), error, TOLERANCE)
+    spared, found, of_all = sensitive(list(parts), error, TOLERANCE)
     kept = [operator for name, operator in parts.items() if name not in spared]
     every = [_name(model, one, (operator, "outputs", 0)) for one in range(len(lengths)) for operator in kept]
     notes: tuple[str, ...] = ()
     if spared:
         notes = (
             f"left to int8-dynamic, since rounding what they read and give does most harm: "
-            f"{', '.join(map(_short, spared))} (error {found:.2g} of the outputs' variance, "
-            f"{error(list(parts)):.2g} without)",
+            f"{', '.join(map(_short, spared))} (error {found:.2g} of the outputs' variance, {of_all:.2g} without)",
         )
     return static(exported, spans, every), notes
 

@@ -9,11 +9,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
+from edgelm.exporters import Report, tflite_static
 from edgelm.exporters import tflite as exporter
 from edgelm.exporters.tflite_graph import slim
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
-from edgelm.runtimes import engine
+from edgelm.runtimes import Ids, engine
 
 Artifacts = dict[tuple[str, Precision], bytes]
 LENGTHS = (8, 16, 32, 64)
@@ -126,3 +127,18 @@ def test_metadata_stays_inside_the_flatbuffer_however_long_it_is(artifacts: Arti
         for artifact in (artifacts["tflite", "fp32"], made)
     )
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_model_that_bears_no_static_rounding_is_int8_dynamic_and_says_so(
+    model: Encoder, calibration: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tflite_static, "TOLERANCE", 1e-9)
+    reports = list[Report]()
+    wanted: tuple[Precision, ...] = ("int8-static", "int8-dynamic")
+    made = exporter.export(model, wanted, (16,), calibration=calibration, tell=reports.append)
+    (note,) = reports[0].notes
+    assert len(note.partition(": ")[2].partition(" (")[0].split(", ")) == 14  # every linear layer
+    assert "(error 0 of the outputs' variance" in note
+    ids = np.arange(16, dtype=np.int32)[None]
+    static, dynamic = (engine("litert").load(made[one], threads=1).run(ids, np.ones_like(ids)) for one in wanted)
+    np.testing.assert_array_equal(static, dynamic)
