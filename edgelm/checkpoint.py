@@ -91,7 +91,9 @@ def read(source: str | Path, features: Features | None = None) -> Checkpoint:
         raise CheckpointError(f"{source}: architecture '{kind}' is not supported; expected one of {names}")
     task: TaskName = "feature-extraction" if features else task_of(raw, source)
     tokenizer = _tokenizer(folder, str(source))
-    special = _special(tokenizer)
+    parsed = _parsed(tokenizer, source)
+    special = {str(token.content): index for index, token in parsed.get_added_tokens_decoder().items()}
+    apart = any(parsed.encode("a", "a").type_ids)  # the second text of a pair has token types of its own, as BERT's
     pooled = (features or _pooling(folder, source)) if task == "feature-extraction" else Features(pooling="mean")
     config = encoder_config(
         raw,
@@ -100,9 +102,9 @@ def read(source: str | Path, features: Features | None = None) -> Checkpoint:
         pooling=pooled.pooling,
         normalize=pooled.normalize,
         mask_token_id=special.get("[MASK]", special.get("<mask>")),
-        separator_id=special.get("[SEP]") if _tells_texts_apart(tokenizer, source) else None,
+        separator_id=special.get("[SEP]") if apart else None,
     )
-    most = _highest(tokenizer)
+    most = max(parsed.get_vocab(with_added_tokens=True).values(), default=0)
     if most >= config.vocab_size:
         raise CheckpointError(
             f"{source}: token {most} of tokenizer.json is beyond the {config.vocab_size} rows of the embeddings: "
@@ -206,29 +208,11 @@ def _pooling(folder: Path, source: str | Path) -> Features:
     return Features(pooling=named[ways[0]], normalize="Normalize" in steps)
 
 
-def _tells_texts_apart(tokenizer: bytes, source: str | Path) -> bool:
-    """Whether the second text of a pair has token types of its own, as BERT's tokenizer gives it."""
+def _parsed(content: bytes, source: str | Path) -> Tokenizer:
     try:
-        pair = Tokenizer.from_str(tokenizer.decode("utf-8")).encode("a", "a")
+        return Tokenizer.from_str(content.decode("utf-8"))
     except Exception as exc:  # the wheel raises bare Exception
         raise CheckpointError(f"{source}: tokenizer.json cannot be read: {exc}; save the tokenizer again") from exc
-    return any(pair.type_ids)
-
-
-def _special(tokenizer: bytes) -> dict[str, int]:
-    """Ids of the added tokens of a ``tokenizer.json``."""
-    try:
-        return {str(one["content"]): int(one["id"]) for one in json.loads(tokenizer).get("added_tokens", ())}
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise CheckpointError(f"tokenizer.json cannot be read: {exc!r}; save the tokenizer again") from exc
-
-
-def _highest(tokenizer: bytes) -> int:
-    """The highest id that a ``tokenizer.json`` gives."""
-    try:
-        return max(Tokenizer.from_str(tokenizer.decode()).get_vocab(with_added_tokens=True).values(), default=0)
-    except Exception as exc:  # the wheel raises bare Exception
-        raise CheckpointError(f"tokenizer.json cannot be read: {exc}; save the tokenizer again") from exc
 
 
 def _tensors(folder: Path, source: str, kind: str, task: TaskName) -> tuple[dict[str, Tensor], int]:
