@@ -73,7 +73,7 @@ class TokenClassification(Task):
                 f"aggregation_strategy: expected one of {', '.join(get_args(Strategy))}, found {aggregation_strategy!r}"
             )
         if stride is None:
-            return [[window] for window in tokenizer.windows(inputs)]
+            return super().cut(tokenizer, inputs)
         if aggregation_strategy == "none":
             raise DataError(
                 "stride: tokens of windows that overlap would be told twice; ask for another aggregation_strategy"

@@ -37,7 +37,7 @@ class FeatureExtraction(Task):
     ) -> list[list[Window]]:
         """See ``Task``; with ``stride``, a long text takes several windows."""
         if stride is None:
-            return [[window] for window in tokenizer.windows(inputs)]
+            return super().cut(tokenizer, inputs)
         return tokenizer.slide(inputs, None, stride=stride)
 
     def answer(
