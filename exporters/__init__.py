@@ -58,7 +58,7 @@ Tell = Callable[[Report], None]
 def log(report: Report) -> None:
     """A ``Tell`` that logs, under the name ``edgelm``: notes as warnings, the rest as information."""
     logger, name = logging.getLogger("edgelm"), f"{report.format} {report.precision}"
-    left = f"; outside XNNPACK: {report.outside}" if report.outside else ""
+    left = f"; by the engine's plain kernels: {report.outside}" if report.outside else ""
     logger.info("%s: %d bytes, %d nodes, %.1f s%s", name, report.bytes, report.nodes, report.seconds, left)
     for note in report.notes:
         logger.warning("%s: %s", name, note)

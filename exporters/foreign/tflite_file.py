@@ -135,20 +135,20 @@ class _Original:
         return found[:, : len(ids)] if found.ndim == 3 else found
 
 
-def _constants(model: Any) -> list[tuple[str, int, int]]:
-    """Type, count and buffer of the constants that are weights; signatures share buffers."""
+def _constants(model: Any) -> list[tuple[str, int]]:
+    """Type and count of the constants that are weights; signatures share buffers."""
     found = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
             if data is not None and len(data):
                 count = math.prod(tensor.shape if tensor.shape is not None else ())
-                found[tensor.buffer] = (flatbuffer_utils.type_to_name(tensor.type), count, tensor.buffer)
+                found[tensor.buffer] = flatbuffer_utils.type_to_name(tensor.type), count
     return [one for one in found.values() if one[0] in ("FLOAT32", "INT8") or one[1] >= _MATRIX]
 
 
 def _weights(model: Any) -> int:
-    return sum(count for _, count, _ in _constants(model))
+    return sum(count for _, count in _constants(model))
 
 
 def _precision(model: Any, source: str) -> Precision:
@@ -157,7 +157,7 @@ def _precision(model: Any, source: str) -> Precision:
     Raises:
         CheckpointError: it is in none that edgelm knows.
     """
-    kinds = {kind for kind, _, _ in _constants(model)}
+    kinds = {kind for kind, _ in _constants(model)}
     computed = set()
     for graph in model.subgraphs:
         for operator in graph.operators:
