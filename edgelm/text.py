@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 
-__all__ = ["Tokenizer", "Window", "sample"]
+__all__ = ["Tokenizer", "Window", "padded", "sample"]
 
 _log = logging.getLogger("edgelm")
 
@@ -180,13 +180,19 @@ class Tokenizer:
             rows: token ids.
             length: at least the longest row's, which is the default.
         """
-        length = length or max(len(row) for row in rows)
-        input_ids = np.full((len(rows), length), self.pad_token_id, np.int32)
-        attention_mask = np.zeros((len(rows), length), np.int32)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = row
-            attention_mask[index, : len(row)] = 1
-        return input_ids, attention_mask
+        return padded(rows, self.pad_token_id, length)
+
+
+def padded(
+    rows: Sequence[NDArray[np.int32]], pad_token_id: int, length: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(input_ids, attention_mask), int32, shape (rows, length), padded on the right; see ``Tokenizer.batch``."""
+    length = length or max(len(row) for row in rows)
+    input_ids = np.full((len(rows), length), pad_token_id, np.int32)
+    attention_mask = np.zeros((len(rows), length), np.int32)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)], attention_mask[index, : len(row)] = row, 1
+    return input_ids, attention_mask
 
 
 def sample() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from edgelm.model import Network
 from edgelm.recipe import Gate
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.tasks import Task
+from edgelm.text import padded
 
 __all__ = ["HOSTILE_TEXTS", "check", "enforce", "outputs", "reference", "task_of"]
 
@@ -157,18 +158,10 @@ def _runs(
         advance(1)
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        found = session.run(*_padded(batch, pad_token_id))
+        found = session.run(*padded(batch, pad_token_id))
         together += [one[: len(row)] if found.ndim == 3 else one for one, row in zip(found, batch, strict=True)]
         advance(len(batch))
     return alone, together
-
-
-def _padded(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
-    shape = len(rows), max(len(row) for row in rows)
-    ids, mask = np.full(shape, pad_token_id, np.int32), np.zeros(shape, np.int32)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)], mask[index, : len(row)] = row, 1
-    return ids, mask
 
 
 def _difference(expected: Sequence[Logits], found: Sequence[Logits]) -> float:

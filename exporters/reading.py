@@ -18,6 +18,7 @@ from edgelm.exporters.foreign.tf_onnx import from_tflite
 from edgelm.exporters.parity import outputs
 from edgelm.model import Network
 from edgelm.runtimes import Ids, Session, engine
+from edgelm.text import padded
 
 __all__ = ["difference", "session"]
 
@@ -53,9 +54,7 @@ def difference(model: Network, artifact: bytes, length: int, rows: Sequence[Ids]
     read, worst = session(artifact, length), 0.0
     try:
         for row, expected in zip(rows, outputs(model, rows), strict=True):
-            ids, mask = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
-            ids[0, : len(row)], mask[0, : len(row)] = row, 1
-            found = read.run(ids, mask)[0]
+            found = read.run(*padded([row], model.config.pad_token_id, length))[0]
             found = found[: len(row)] if found.ndim == 2 else found
             if not np.isfinite(found).all():
                 return math.inf
