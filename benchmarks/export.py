@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +42,7 @@ from edgelm.model import Encoder, EncoderConfig, parameters
 from edgelm.recipe import Data, Export, Gate, Located, Recipe
 from edgelm.runtimes import Ids, Session, engine
 from edgelm.schema import to_dict
-from edgelm.text import Tokenizer
+from edgelm.text import Tokenizer, padded
 
 ROOT = Path(__file__).parent.parent
 OUT, BUILT = ROOT / "benchmarks" / "export.json", ROOT / "build" / "export"
@@ -124,8 +123,10 @@ def accuracy(job: Job, texts: Path, folders: Sequence[Path]) -> list[dict[str, A
     module = Reference(compressed.model, compressed.tokenizer, max(LENGTHS), dev)
     assert module.scores is not None
     rows: list[dict[str, Any]] = [{"precision": "PyTorch", "scores": [to_dict(score) for score in module.scores]}]
+    texts_to_calibrate = calibration(located, compressed)
+    assert texts_to_calibrate is not None
     for form in ("onnx", "tflite"):
-        found = exported(form, compressed.model, calibration(located, compressed))
+        found = exported(form, compressed.model, texts_to_calibrate)
         for precision, (artifact, report) in found.items():
             row = judged(form, precision, artifact, module, recipe)
             row |= {"seconds": report.seconds, "notes": list(report.notes)}
@@ -156,12 +157,11 @@ def judged(form: str, precision: Precision, artifact: bytes, module: Reference, 
     }
 
 
-def exported(form: str, model: Encoder, rows: Sequence[Ids] | None) -> dict[Precision, tuple[bytes, Report]]:
+def exported(form: str, model: Encoder, rows: Sequence[Ids]) -> dict[Precision, tuple[bytes, Report]]:
     """Every precision of a format, with the kind of integers that this machine multiplies."""
     reports, module = list[Report](), exporter(form)
-    wanted = [precision for precision in module.PRECISIONS if rows is not None or precision != "int8-static"]
     integers = devices.load(detect()).int8
-    made = module.export(model, wanted, LENGTHS, calibration=rows, int8=integers, tell=reports.append)
+    made = module.export(model, module.PRECISIONS, LENGTHS, calibration=rows, int8=integers, tell=reports.append)
     return {name: (artifact, report) for (name, artifact), report in zip(made.items(), reports, strict=True)}
 
 
@@ -212,19 +212,14 @@ def by_others(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, b
                 path.read_bytes(),
             )
     longest = max(LENGTHS)
-    converted = litert(model, longest)
-    work = quantizer.Quantizer(converted, recipe.static_wi8_ai8())
-    padded = [{"input_ids": np.zeros((1, longest), np.int32)} for _ in rows]
-    for given, row in zip(padded, rows, strict=True):
-        given["input_ids"][0, : len(row)] = row
-        given["attention_mask"] = (np.arange(longest)[None] < len(row)).astype(np.int32)
-    ranges = work.calibrate({f"tokens_{longest}": padded})
+    work = quantizer.Quantizer(litert(model, longest), recipe.static_wi8_ai8())
+    given = [dict(zip(("input_ids", "attention_mask"), padded([row], 0, longest), strict=True)) for row in rows]
+    ranges = work.calibrate({f"tokens_{longest}": given})
     yield "ai-edge-quantizer static_wi8_ai8, MinMax", "tflite", bytes(work.quantize(ranges).quantized_model)
 
 
 def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes]]:
     """(what is in integers, format, artifact) of our own static int8 of TFLite, if nothing were spared."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator
     from ai_edge_quantizer.qtyping import TFLOperationName
 
     from edgelm.exporters import tflite_quantize, tflite_static
@@ -238,11 +233,7 @@ def by_us(model: Encoder, rows: Sequence[Ids]) -> Iterator[tuple[str, str, bytes
     }
     for name, operators in kinds.items():
         known = tuple(TFLOperationName[operator] for operator in operators)
-        with (
-            patch.object(tflite_static, "TOLERANCE", 1e9),
-            patch.object(tflite_static, "_KINDS", {getattr(BuiltinOperator, operator) for operator in operators}),
-            patch.object(tflite_static, "static", partial(tflite_quantize.static, kinds=known)),
-        ):
+        with patch.object(tflite_static, "TOLERANCE", 1e9), patch.object(tflite_quantize, "STATIC", known):
             yield f"edgelm, none spared: {name}", "tflite", tflite_static.calibrated(converted, rows)[0]
 
 

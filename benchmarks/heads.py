@@ -2,8 +2,8 @@
 
 ``make bench-export`` calls it. ``python benchmarks/heads.py TASK --data FOLDER --out FOLDER`` writes a Hugging Face
 folder: ``wnut17`` (entities, 5 passes), ``squad`` (questions, 1 pass), ``masks`` (a masked language model, on
-textbooks); ``vectors`` are the weights as they are. On one slow core: 10, 90, 10 and 0 minutes. One that is there is
-kept.
+textbooks); ``vectors`` are the weights as they are. A quarter of an hour each on one slow core, ``squad`` an hour. One
+that is there is kept.
 """
 
 from __future__ import annotations

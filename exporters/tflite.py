@@ -73,7 +73,7 @@ def _written(exported: bytes, precision: Precision, calibration: Sequence[Ids] |
         return exported, ()
     if precision == "int8-static":
         return calibrated(exported, calibration or ())
-    return quantized(exported, precision), ()
+    return quantized(exported, precision)
 
 
 class _Named(nn.Module):

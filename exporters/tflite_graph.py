@@ -9,7 +9,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.exporters.metadata import NAME
 
-__all__ = ["packed", "slim"]
+__all__ = ["inline", "packed", "slim"]
 
 _INLINE = 1024
 """Constants of fewer bytes stay inside the flatbuffer; larger ones follow it, 16-byte aligned for SIMD loads."""
@@ -85,3 +85,11 @@ def packed(model: Any) -> bytes:
         parts.append(data + bytes(-len(data) % 16))
         offset += len(parts[-1])
     return bytes(head) + bytes(-len(head) % 16) + b"".join(parts)
+
+
+def inline(model: Any) -> bytes:
+    """The flatbuffer with all constants inside it: older readers know no others."""
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.asarray(buffer.data, np.uint8)  # of anything else it writes one byte after the other
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

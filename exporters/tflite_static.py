@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from edgelm.errors import DataError
+from edgelm.exporters import tflite_quantize
 from edgelm.exporters.ranges import best_range, different, sensitive, spread
-from edgelm.exporters.tflite_quantize import STATIC, static
+from edgelm.exporters.tflite_graph import inline
+from edgelm.exporters.tflite_quantize import static
 from edgelm.runtimes import Ids, engine
+from edgelm.text import padded
 
 __all__ = ["calibrated"]
 
@@ -30,8 +32,6 @@ TOLERANCE = 0.002
 _TEXTS, _PROBES = 128, 48
 _VALUES = 50_000
 """Of each tensor, kept to take a range from."""
-
-_KINDS = {int(getattr(schema.BuiltinOperator, kind.name)) for kind in STATIC}
 
 Place = tuple[int, str, int]
 """A tensor wherever it is in a signature: position of its operator, ``inputs`` or ``outputs``, which of them."""
@@ -118,7 +118,8 @@ def _observed(
     ends = defaultdict[Place, list[tuple[float, float]]](list)
     for row in rows:
         index = min((i for i, tokens in enumerate(lengths) if tokens >= len(row)), key=lengths.__getitem__)
-        runners[index](**_padded(row, lengths[index]))
+        ids, mask = padded([row], 0, lengths[index])
+        runners[index](input_ids=ids, attention_mask=mask)
         for place, tensor in _activations(model, index):
             values = interpreter.get_tensor(tensor, index)
             rows_of_it = values.reshape(-1, values.shape[-1])
@@ -133,19 +134,13 @@ def _observed(
 
 def _activations(model: Any, index: int) -> Iterator[tuple[Place, int]]:
     """Every float tensor that an operator of ``STATIC`` reads or gives, but for constants."""
-    graph = model.subgraphs[index]
+    graph, kinds = model.subgraphs[index], {kind.name for kind in tflite_quantize.STATIC}
     for position, operator in enumerate(graph.operators):
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in _KINDS:
+        if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) in kinds:
             for side in ("inputs", "outputs"):
                 for which, tensor in enumerate(getattr(operator, side)):
                     if tensor >= 0 and model.buffers[graph.tensors[tensor].buffer].data is None:
                         yield (position, side, which), int(tensor)
-
-
-def _padded(row: Ids, tokens: int) -> dict[str, Ids]:
-    ids, mask = np.zeros((1, tokens), np.int32), np.zeros((1, tokens), np.int32)
-    ids[0, : len(row)], mask[0, : len(row)] = row, 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def _alone(model: Any, index: int) -> bytes:
@@ -155,7 +150,7 @@ def _alone(model: Any, index: int) -> bytes:
     signature = copy.copy(next(one for one in model.signatureDefs if one.subgraphIndex == index))
     signature.subgraphIndex = 0
     alone.signatureDefs = [signature]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(alone))
+    return inline(alone)
 
 
 def _outputs(artifact: bytes, rows: Sequence[Ids]) -> NDArray[np.float32]:

@@ -6,14 +6,14 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.errors import CheckpointError
+from edgelm.exporters.tflite_graph import inline
 
-__all__ = ["Signature", "alone", "definition", "inline", "insert", "parsed", "signatures"]
+__all__ = ["Signature", "alone", "definition", "insert", "parsed", "signatures"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,6 @@ def parsed(content: bytes, source: str) -> Any:
     except (ValueError, RuntimeError) as exc:
         reason = " ".join(str(exc).split())[:200]
         raise CheckpointError(f"{source}: expected a TFLite model that LiteRT loads: {reason}") from exc
-
-
-def inline(model: Any) -> bytes:
-    """The inverse of ``parsed``, with all constants inside the flatbuffer: older readers know no others."""
-    for buffer in model.buffers:
-        if buffer.data is not None:
-            buffer.data = np.asarray(buffer.data, np.uint8)  # of anything else it writes one byte after the other
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def signatures(model: Any) -> list[Signature]:

@@ -130,7 +130,7 @@ def test_litert_multiplies_extremes_exactly(way: str) -> None:
         ranges = {given: Range(-128.0, 127.0), got: Range(-widest, widest)}
         made = static_lite(exported, ranges, [got])
     else:
-        made = quantized(exported, "int8-dynamic")
+        made, _ = quantized(exported, "int8-dynamic")
     session = Interpreter(model_content=made, num_threads=1).get_signature_runner("it")
     found = next(iter(session(input=x).values()))
     step = 2 * float(np.abs(expected).max()) / 127 / 255 if way == "static" else 1e-3  # what is given is a byte, too

@@ -15,8 +15,9 @@ from torch import nn
 
 from edgelm.errors import DataError
 from edgelm.exporters import tflite
-from edgelm.exporters.foreign.signatures import alone, inline, parsed, signatures
+from edgelm.exporters.foreign.signatures import alone, parsed, signatures
 from edgelm.exporters.onnx_graph import symmetric
+from edgelm.exporters.tflite_graph import inline
 from edgelm.manifest import Precision, TaskName
 from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import Ids

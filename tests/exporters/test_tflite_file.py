@@ -14,8 +14,9 @@ from edgelm.errors import CheckpointError, DataError, RecipeError
 from edgelm.exporters import exporter, foreign
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.foreign.companions import Companions
-from edgelm.exporters.foreign.signatures import inline, parsed
+from edgelm.exporters.foreign.signatures import parsed
 from edgelm.exporters.quiet import mute
+from edgelm.exporters.tflite_graph import inline
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
 from edgelm.runtimes import Ids, engine
