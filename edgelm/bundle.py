@@ -15,24 +15,36 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgelm.errors import BundleError
+from edgelm.errors import BundleDamaged, BundleError
 from edgelm.manifest import Manifest
 from edgelm.runs import Profile
 from edgelm.runs import read as read_profile
 from edgelm.schema import decode, encode
 
-__all__ = ["Bundle", "add", "staged", "staged_dir", "write"]
+__all__ = ["Bundle", "Region", "add", "staged", "staged_dir", "write"]
 
 MANIFEST = "manifest.json"
 PROFILE = "profile.json"
 TOKENIZER = "tokenizer.json"
 _PAGE = 4096
+_PART = 1 << 20  # bytes that are read at once
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9  # of deflate: written once, and no slower to read than any other
-_LOCAL_HEADER = 30  # bytes, before the name and the extra field [PKWARE APPNOTE 4.3.7]
+_LOCAL = "<4s5H3L2H"  # ends with the lengths of the name and of the extra field [PKWARE APPNOTE 4.3.7]
+_LOCAL_HEADER = struct.calcsize(_LOCAL)
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where bytes lie in a file, so that they can be mapped."""
+
+    path: Path
+    offset: int
+    size: int
 
 
 class Bundle:
@@ -66,14 +78,39 @@ class Bundle:
         """The content of an entry; of a variant, only if its hash is that of the manifest.
 
         Raises:
-            BundleError: there is no such entry, or it was altered.
+            BundleError: there is no such entry.
+            BundleDamaged: it was altered.
         """
         with self._open() as archive:
             content = _entry(archive, name, self.path)
-        expected = next((v.sha256 for v in self.manifest.variants if v.file == name), None)
-        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-            raise BundleError(f"{self.path}: {name} is not what the manifest says (sha256); get the file again")
+        self._check(name, hashlib.sha256(content).hexdigest())
         return content
+
+    def region(self, name: str) -> Region | None:
+        """Where the content of an entry lies, if it is stored as it is; of a variant, only if its hash is right.
+
+        Raises:
+            BundleError: there is no such entry.
+            BundleDamaged: it was altered.
+        """
+        with self._open() as archive, _found(name, self.path):
+            entry = archive.getinfo(name)
+            if entry.compress_type != zipfile.ZIP_STORED:
+                return None
+            seen = hashlib.sha256()
+            with archive.open(entry) as file:  # in parts, so that it is never in memory as a whole
+                while part := file.read(_PART):
+                    seen.update(part)
+        self._check(name, seen.hexdigest())
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset)
+            *_, named, extra = struct.unpack(_LOCAL, file.read(_LOCAL_HEADER))
+        return Region(self.path.resolve(), entry.header_offset + _LOCAL_HEADER + named + extra, entry.file_size)
+
+    def _check(self, name: str, found: str) -> None:
+        expected = next((v.sha256 for v in self.manifest.variants if v.file == name), None)
+        if expected is not None and found != expected:
+            raise BundleDamaged(f"{self.path}: {name} is not what the manifest says (sha256); get the file again")
 
     @property
     def tokenizer(self) -> bytes:
@@ -178,12 +215,19 @@ def staged_dir(path: Path) -> Iterator[Path]:
 
 
 def _entry(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
-    try:
+    with _found(name, path):
         return archive.read(name)
+
+
+@contextmanager
+def _found(name: str, path: Path) -> Iterator[None]:
+    """What reading an entry may end in, in one line."""
+    try:
+        yield
     except KeyError as exc:
         raise BundleError(f"{path}: holds no {name}; expected a bundle made by edgelm") from exc
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error) as exc:
-        raise BundleError(f"{path}: {name} is damaged ({exc}); copy or build it again") from exc
+        raise BundleDamaged(f"{path}: {name} is damaged ({exc}); copy or build it again") from exc
 
 
 def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, stored: bool) -> None:

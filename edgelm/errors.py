@@ -2,6 +2,7 @@
 
 EdgelmError                     exit code 2: bad usage or input
 ├── BundleError                 a .edgelm file that cannot be read
+│   └── BundleDamaged           what is in it is not what was written
 ├── CheckpointError             a model folder or hub id that cannot be read
 ├── DataError                   a data file, or a text, that cannot be used
 ├── DeviceUnavailable           what was asked for cannot run on this machine
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "BuildFailed",
+    "BundleDamaged",
     "BundleError",
     "CheckpointError",
     "DataError",
@@ -44,6 +46,10 @@ class EdgelmError(Exception):
 
 class BundleError(EdgelmError):
     """A bundle that is missing, cut short, altered, or of a version this edgelm does not read."""
+
+
+class BundleDamaged(BundleError):
+    """An entry of a bundle is not what was written: its checksum or its hash says so."""
 
 
 class CheckpointError(EdgelmError):

@@ -63,11 +63,8 @@ def load(
     variants = able(bundle.manifest, engine, precision, asked.device)
     verdicts: dict[Variant, dict[str, Any]] = {}
 
-    def read(variant: Variant) -> bytes:
-        return bundle.read(variant.file)
-
-    def start(variant: Variant, artifact: bytes) -> Session:
-        session = runtimes.engine(variant.engine).load(artifact, threads=threads, place=asked)
+    def start(variant: Variant) -> Session:
+        session = runtimes.load(bundle, variant, threads=threads, place=asked)
         try:
             verdicts[variant] = _tested(bundle, variant, session, threads, asked)
         except BaseException:
@@ -78,10 +75,10 @@ def load(
     why: dict[str, Any]
     if len(variants) == 1:
         variant, why = variants[0], {"chosen": "the only one"}
-        session = start(variant, read(variant))
+        session = start(variant)
     else:
         vocab = bundle.manifest.model.vocab
-        choice = fastest(variants, read, start, bundle=bundle.path.name, threads=threads, vocab=vocab, place=asked)
+        choice = fastest(variants, start, bundle=bundle.path.name, threads=threads, vocab=vocab, place=asked)
         variant, session = choice.variant, choice.session
         why = {"chosen": "fastest measured here", "medians_ms": choice.medians_ms, "measured_earlier": choice.cached}
         why["left_out"] = choice.left_out

@@ -75,7 +75,7 @@ def _state(bundle: Bundle, variant: Variant, golden: list[selftest.Row], threads
     except DeviceUnavailable as exc:
         return facts | {"state": "not here", "problem": str(exc)}
     try:
-        session = runtimes.engine(variant.engine).load(bundle.read(variant.file), threads=threads, place=where)
+        session = runtimes.load(bundle, variant, threads=threads, place=where)
         try:
             verdict = selftest.compare(variant, session, golden)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from importlib.metadata import entry_points
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from edgelm.errors import DeviceUnavailable
 from edgelm.runtimes.place import CPU, Place
 
+if TYPE_CHECKING:
+    from edgelm.bundle import Bundle
+    from edgelm.manifest import Variant
+
 if __name__ != "edgelm.runtimes":
     raise ImportError("use edgelm.runtimes: imported from the checkout, this would be a second copy")
 
-__all__ = ["ENGINES", "Engine", "Ids", "Logits", "Session", "engine", "names"]
+__all__ = ["ENGINES", "Engine", "Ids", "Logits", "Session", "engine", "load", "names"]
 
 Ids = NDArray[np.int32]
 Logits = NDArray[np.float32]
@@ -44,7 +48,11 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """What a module of this package offers."""
+    """What a module of this package offers.
+
+    It may also have ``load_from(bundle, variant, *, threads, place)``, if it knows better than to take the artifact as
+    a whole; see ``load`` of this package.
+    """
 
     FORMAT: str
     """The artifact format it runs, or ``""`` when it runs none."""
@@ -70,6 +78,28 @@ class Engine(Protocol):
             BundleError: the artifact is not one of this engine's.
             DeviceUnavailable: it would not really, or not wholly, run there.
         """
+
+
+def load(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
+    """Load a variant of a bundle in its engine.
+
+    Args:
+        bundle: that holds it.
+        variant: whose engine can run here.
+        threads: on the CPU.
+        place: where to run.
+
+    Raises:
+        BundleDamaged: the artifact is not what was written.
+        BundleError: it is not one of the engine's.
+        DeviceUnavailable: it would not really, or not wholly, run there.
+    """
+    chosen = engine(variant.engine)
+    direct = getattr(chosen, "load_from", None)
+    if direct is None:
+        return chosen.load(bundle.read(variant.file), threads=threads, place=place)
+    session: Session = direct(bundle, variant, threads=threads, place=place)
+    return session
 
 
 _GROUP = "edgelm.runtimes"

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from edgelm import runtimes
-from edgelm.errors import BundleError, DeviceUnavailable, EdgelmError, SelfTestFailed
+from edgelm.errors import BundleDamaged, BundleError, DeviceUnavailable, EdgelmError, SelfTestFailed
 from edgelm.manifest import Manifest, Variant
 from edgelm.runtimes import Session
 from edgelm.runtimes.cache import key, recall, remember
@@ -107,8 +107,7 @@ def able(
 
 def fastest(
     variants: Sequence[Variant],
-    read: Callable[[Variant], bytes],
-    start: Callable[[Variant, bytes], Session],
+    start: Callable[[Variant], Session],
     *,
     bundle: str,
     threads: int,
@@ -119,8 +118,7 @@ def fastest(
 
     Args:
         variants: at least one, all able to run here.
-        read: gives the artifact of one; an error of it ends everything.
-        start: opens one and tests it; whoever raises is left out.
+        start: opens one and tests it; whoever raises is left out, unless the bundle is damaged.
         bundle: what they are of, for people.
         threads: that they are opened with.
         vocab: token ids are below this.
@@ -134,9 +132,9 @@ def fastest(
     known = recall(memory, Fastest)
     if known is not None and {*known.medians_ms, *known.left_out} == set(by_name) and known.medians_ms:
         variant = by_name[known.name]
-        session = start(variant, read(variant))
+        session = start(variant)
         return Choice(variant, session, known.medians_ms, known.left_out, cached=True)
-    sessions, seconds, left_out = _opened(variants, read, start, _inputs(variants, vocab))
+    sessions, seconds, left_out = _opened(variants, start, _inputs(variants, vocab))
     if len(sessions) > 1:
         requests = {name: request for name, (_, request) in sessions.items()}
         seconds |= race(requests, seconds=_SECONDS, rest_s=_REST_S if threads > 1 else 0.0)
@@ -151,8 +149,7 @@ def fastest(
 
 def _opened(
     variants: Sequence[Variant],
-    read: Callable[[Variant], bytes],
-    start: Callable[[Variant, bytes], Session],
+    start: Callable[[Variant], Session],
     inputs: Sequence[runtimes.Ids],
 ) -> tuple[dict[str, tuple[Session, Callable[[], None]]], dict[str, float], dict[str, str]]:
     """Open the variants, smallest first; those that are slower by far are closed at once, since memory is short.
@@ -163,9 +160,11 @@ def _opened(
     sessions, seconds = dict[str, tuple[Session, Callable[[], None]]](), dict[str, float]()
     errors = dict[str, EdgelmError]()
     for variant in sorted(variants, key=lambda variant: variant.bytes):
-        name, artifact = _name(variant), read(variant)
+        name = _name(variant)
         try:
-            session = start(variant, artifact)
+            session = start(variant)
+        except BundleDamaged:
+            raise
         except (BundleError, DeviceUnavailable, SelfTestFailed) as exc:
             errors[name] = exc
             _log.warning("left out: %s", exc)

@@ -1,4 +1,8 @@
-"""LiteRT with XNNPACK on the CPU: one signature for each length, all on one set of weights."""
+"""LiteRT with XNNPACK on the CPU: one signature for each length, all on one set of weights.
+
+By its ``Interpreter``. The newer ``CompiledModel`` would pack the weights once for all signatures, and keep them on
+disk, but holds Python's lock for as long as a request takes: other threads, and an event loop, would stand still.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.bundle import Bundle
 from edgelm.errors import BundleError, DataError
+from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes.place import CPU, Place
+from edgelm.runtimes.tflite_content import Content
 
-__all__ = ["DEVICES", "FORMAT", "load", "missing"]
+__all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
 
 FORMAT = "tflite"
 DEVICES = ("cpu", "xnnpack")
@@ -40,25 +47,47 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     Raises:
         BundleError: LiteRT does not take it, or it has no such signatures.
     """
+    return _started(bytes(bytearray(artifact)), threads, place)  # a copy: see Content
+
+
+def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
+    """Load a variant of a bundle; see ``load``."""
+    return _started(bundle.read(variant.file), threads, place)
+
+
+def _started(artifact: bytes, threads: int, place: Place) -> Session:
+    content = Content(artifact)
+    signatures = {int(found[1]): name for name in content.names if (found := _SIGNATURE.fullmatch(name))}
+    first = content.only(signatures[min(signatures)]) if signatures else artifact
+    started = _interpreter(first, threads)
+    if not signatures:
+        names = list(started.get_signature_list())
+        raise BundleError(f"expected signatures such as tokens_32 in the artifact, found {names or 'none'}")
+    return _Session(content, signatures, started, threads, str(place))
+
+
+def _interpreter(content: bytes, threads: int) -> Any:
+    """LiteRT's own.
+
+    Raises:
+        BundleError: it does not take what it is given.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        interpreter = Interpreter(model_content=artifact, num_threads=threads)
-        names = list(interpreter.get_signature_list())
+        return Interpreter(model_content=content, num_threads=threads)
     except (ValueError, RuntimeError) as exc:
         reason = " ".join(str(exc).split())[:200]
         raise BundleError(f"LiteRT {version('ai-edge-litert')} cannot load the artifact: {reason}") from exc
-    lengths = sorted(int(found[1]) for found in map(_SIGNATURE.fullmatch, names) if found)
-    if not lengths:
-        raise BundleError(f"expected signatures such as tokens_32 in the artifact, found {names or 'none'}")
-    return _Session(interpreter, lengths, threads, str(place))
 
 
 class _Session:
-    def __init__(self, interpreter: Any, lengths: list[int], threads: int, device: str) -> None:
-        self._interpreter, self._lengths, self._threads, self._device = interpreter, lengths, threads, device
+    def __init__(self, content: Content, signatures: dict[int, str], started: Any, threads: int, device: str) -> None:
+        self._content, self._signatures, self._threads, self._device = content, signatures, threads, device
+        self._lengths = sorted(signatures)
+        self._started = {self._lengths[0]: started}
         self._runners: dict[int, Any] = {}
-        self._lock = threading.Lock()  # an interpreter runs one request at a time
+        self._open, self._lock = True, threading.Lock()  # an interpreter runs one request at a time
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Each row alone, in the smallest signature that it fits into."""
@@ -77,11 +106,14 @@ class _Session:
         return output
 
     def _runner(self, length: int) -> Any:
-        """Of a signature; made when it is first used, because it allocates the signature's tensors."""
-        if self._interpreter is None:
+        """Of a signature; made when it is first used, because its weights are packed and its tensors allocated then."""
+        if not self._open:
             raise DataError("the model is closed: load it again")
         if length not in self._runners:
-            self._runners[length] = self._interpreter.get_signature_runner(f"tokens_{length}")
+            which, name = length if self._content.divisible else self._lengths[0], self._signatures[length]
+            if which not in self._started:
+                self._started[which] = _interpreter(self._content.only(name), self._threads)
+            self._runners[length] = self._started[which].get_signature_runner(name)
         return self._runners[length]
 
     def explain(self) -> dict[str, Any]:
@@ -97,8 +129,9 @@ class _Session:
 
     def close(self) -> None:
         with self._lock:
-            self._interpreter = None
+            self._open = False
             self._runners.clear()
+            self._started.clear()
 
 
 def _fitted(output: Logits, tokens: int) -> Logits:

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.bundle import Bundle
 from edgelm.errors import BundleError, DataError, DeviceUnavailable
+from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes import providers as known
+from edgelm.runtimes.external import referring
 from edgelm.runtimes.place import CPU, Place
 from edgelm.runtimes.providers import PROVIDERS, Provider
 
-__all__ = ["DEVICES", "FORMAT", "load", "missing"]
+__all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
 
 FORMAT = "onnx"
 DEVICES = tuple(PROVIDERS)
@@ -43,6 +46,19 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
         BundleError: ONNX Runtime does not take it.
         DeviceUnavailable: the provider does not start here, or would leave nodes to the CPU.
     """
+    return _started(artifact, "", threads, place)
+
+
+def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
+    """Load a variant of a bundle: its weights are mapped, and not copied, if they are not compressed; see ``load``."""
+    region = bundle.region(variant.file)
+    if region is None:
+        return load(bundle.read(variant.file), threads=threads, place=place)
+    return _started(referring(region), str(region.path.parent), threads, place)
+
+
+def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Session:
+    """A session of a model whose weights are in it, or in a file of a folder."""
     onnxruntime = _imported()
     wanted = PROVIDERS[place.device]
     if wanted.memory == "cuda":
@@ -52,6 +68,8 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if folder:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         session = onnxruntime.InferenceSession(
             artifact, options, providers=[(wanted.name, wanted.options(place))], enable_fallback=0

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgelm import bundle
-from edgelm.bundle import Bundle
-from edgelm.errors import BundleError
+from edgelm.bundle import Bundle, Region
+from edgelm.errors import BundleDamaged, BundleError
 from edgelm.manifest import Manifest
 from edgelm.schema import encode
 
@@ -106,6 +106,8 @@ def test_a_changed_byte_is_never_read_as_another_content(written: Path, share: f
     try:
         opened = Bundle(damaged)
         found = {variant.file: opened.read(variant.file) for variant in opened.manifest.variants}
+        for region in (opened.region(variant.file) for variant in opened.manifest.variants):
+            assert region is None or lying(region) in files.values()
     except BundleError:
         return
     assert opened.manifest == manifest
@@ -159,6 +161,30 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         Bundle(tmp_path / "none")
     with pytest.raises(BundleError, match="cannot be read"):
         Bundle(tmp_path)
+
+
+def lying(region: Region) -> bytes:
+    return region.path.read_bytes()[region.offset : region.offset + region.size]
+
+
+def test_what_is_stored_lies_in_the_file_as_it_is_and_what_is_deflated_nowhere(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(written)
+    opened, files = Bundle(tmp_path / "link"), contents()[1]
+    for variant in opened.manifest.variants:
+        region = opened.region(variant.file)
+        if opened.downloads[variant.file] < variant.bytes:
+            assert region is None
+        else:
+            assert region is not None
+            assert (region.path, lying(region)) == (written.resolve(), files[variant.file])
+    with pytest.raises(BundleError, match=r"holds no model\.none"):
+        opened.region("model.none")
+
+
+def test_a_region_that_was_altered_is_refused(tmp_path: Path) -> None:
+    file = contents()[0].variants[0].file
+    with pytest.raises(BundleDamaged, match="sha256"):
+        Bundle(rewritten(tmp_path / "a.edgelm", {file: b"another model"})).region(file)
 
 
 def test_an_entry_can_be_added_once(written: Path) -> None:

@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
     # Imported here, so that the parent that only calls `fresh` does not need them.
     from edgelm.bundle import Bundle
     from edgelm.profile.inputs import token_ids
-    from edgelm.runtimes import engine
+    from edgelm.runtimes import load as load_variant
 
     path, file, *numbers = arguments
     tokens, threads, batch, started = (int(number) for number in numbers)
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
     begin = time.monotonic_ns()
     bundle = Bundle(Path(path))
     variant = next(variant for variant in bundle.manifest.variants if variant.file == file)
-    session = engine(variant.engine).load(bundle.read(file), threads=threads)
+    session = load_variant(bundle, variant, threads=threads)
     load = time.monotonic_ns() - begin
     ids, mask = token_ids(tokens, batch=batch, vocab=bundle.manifest.model.vocab)
     times = list[int]()

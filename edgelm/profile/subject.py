@@ -11,7 +11,7 @@ from edgelm.bundle import Bundle
 from edgelm.manifest import Manifest, Variant
 from edgelm.profile import memory
 from edgelm.runs import Fresh
-from edgelm.runtimes import Ids, engine
+from edgelm.runtimes import Ids, load
 from edgelm.runtimes.choose import able
 
 __all__ = ["Extra", "choose", "loaded"]
@@ -60,7 +60,7 @@ def loaded(stack: ExitStack, bundle: Bundle, variant: Variant, *, threads: int, 
     Raises:
         BundleError: its engine does not take it.
     """
-    session = engine(variant.engine).load(bundle.read(variant.file), threads=threads)
+    session = load(bundle, variant, threads=threads)
     stack.callback(session.close)
     return Extra(
         engine=variant.engine,

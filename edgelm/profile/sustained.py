@@ -20,7 +20,7 @@ from edgelm.profile.measure import profile_of, steps
 from edgelm.profile.subject import choose, loaded
 from edgelm.progress import Progress, silent
 from edgelm.runs import Conditions, Profile, Run
-from edgelm.runtimes import engine
+from edgelm.runtimes import load
 from edgelm.runtimes.choose import fastest
 
 __all__ = ["Series", "Window", "profile_sustained", "repeat", "windows"]
@@ -214,8 +214,7 @@ def _fastest(bundle: Bundle, variants: Sequence[Variant], threads: int) -> Varia
         return variants[0]
     choice = fastest(
         variants,
-        lambda variant: bundle.read(variant.file),
-        lambda variant, artifact: engine(variant.engine).load(artifact, threads=threads),
+        lambda variant: load(bundle, variant, threads=threads),
         bundle=bundle.path.name,
         threads=threads,
         vocab=bundle.manifest.model.vocab,

@@ -15,7 +15,7 @@ import torch
 from transformers import DistilBertForSequenceClassification
 
 from edgelm import runtimes
-from edgelm.bundle import Bundle
+from edgelm.bundle import Bundle, write
 from edgelm.errors import BundleError, DataError, DeviceUnavailable
 from edgelm.runtimes import Ids, Logits, Session
 
@@ -186,6 +186,33 @@ def test_litert_takes_the_smallest_signature_that_fits(
     assert taken == ["tokens_8", "tokens_16", "tokens_32"]
     with pytest.raises(DataError, match="33 tokens are more than the longest signature takes"):
         opened.run(*batch((33,), 33))
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("deflate", [False, True], ids=["stored", "deflated"])
+def test_from_a_bundle_it_computes_what_it_computes_from_the_artifact(
+    name: str, deflate: bool, artifacts: dict[str, bytes], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    whole, path = Bundle(tiny_bundle), tmp_path / "ä b.edgelm"
+    write(path, whole.manifest, {entry: whole.read(entry) for entry in list(whole.downloads)[1:]}, deflate=deflate)
+    variant = next(v for v in whole.manifest.variants if f"{v.engine} {v.precision}" == name)
+    alone = runtimes.engine(variant.engine).load(artifacts[name], threads=1)
+    opened = runtimes.load(Bundle(path), variant, threads=1)
+    path.unlink()  # while it is open
+    for lengths, width in (((LIMIT,), LIMIT), ((1,), 1), ((3, 20, 11, 1), 20), ((9,), 9)):
+        request = batch(lengths, width)
+        np.testing.assert_array_equal(opened.run(*request), alone.run(*request))
+    assert opened.explain() == alone.explain()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
+def test_the_artifact_stays_as_it_is(engine: str, artifacts: dict[str, bytes]) -> None:
+    artifact = artifacts[f"{engine} fp32"]
+    kept = bytearray(artifact)
+    opened = runtimes.engine(engine).load(artifact, threads=1)
+    opened.run(*batch((20,), 20))
+    opened.run(*batch((3,), 3))
+    assert artifact == kept
 
 
 def test_an_unknown_engine_is_refused_with_the_names_there_are() -> None:
