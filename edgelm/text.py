@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -20,23 +21,47 @@ __all__ = ["Tokenizer", "Window", "padded", "sample"]
 _log = logging.getLogger("edgelm")
 
 
-@dataclass(frozen=True)
 class Window:
     """What a model reads at once: a text, or as much of it as fits.
 
+    What only some tasks ask for is made when it is first asked for; a classifier wants the ids alone.
+
     Attributes:
         ids: token ids, int32, shape (tokens,).
-        spans: first character and the one after the last of each token in its text, int32, shape (tokens, 2).
-        parts: which text each token is of: 0, 1 for the second of a pair, -1 for special tokens; int8, shape (tokens,).
-        words: which word of its text, int32, shape (tokens,); -1 for special tokens.
-        tokens: as the vocabulary spells them.
     """
 
-    ids: NDArray[np.int32]
-    spans: NDArray[np.int32]
-    parts: NDArray[np.int8]
-    words: NDArray[np.int32]
-    tokens: tuple[str, ...]
+    def __init__(self, encoding: Any) -> None:
+        """Of what the tokenizers package gives for a text."""
+        self._encoding = encoding
+        self.ids: NDArray[np.int32] = np.array(encoding.ids, np.int32)
+
+    def replaced(self, ids: NDArray[np.int32]) -> Window:
+        """The same with other ids, of the same shape."""
+        made = copy.copy(self)
+        made.ids = ids
+        return made
+
+    @cached_property
+    def spans(self) -> NDArray[np.int32]:
+        """First character and the one after the last of each token in its text, int32, shape (tokens, 2)."""
+        return np.array(self._encoding.offsets, np.int32).reshape(-1, 2)
+
+    @cached_property
+    def parts(self) -> NDArray[np.int8]:
+        """Which text each token is of: 0, 1 for the second of a pair, -1 for special tokens; int8, shape (tokens,)."""
+        special = np.array(self._encoding.special_tokens_mask, bool)
+        parts = np.array([-1 if part is None else part for part in self._encoding.sequence_ids], np.int8)
+        return np.where(special, np.int8(-1), parts)
+
+    @cached_property
+    def words(self) -> NDArray[np.int32]:
+        """Which word of its text each token is of, int32, shape (tokens,); -1 for special tokens."""
+        return np.array([-1 if word is None else word for word in self._encoding.word_ids], np.int32)
+
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """As the vocabulary spells them."""
+        return tuple(self._encoding.tokens)
 
 
 class Tokenizer:
@@ -83,7 +108,7 @@ class Tokenizer:
         Raises:
             DataError: as ``encode``.
         """
-        return [_window(encoding) for encoding in self._encoded(texts)]
+        return [Window(encoding) for encoding in self._encoded(texts)]
 
     def slide(self, texts: Sequence[str], seconds: Sequence[str] | None, *, stride: int) -> list[list[Window]]:
         """Each text whole, in as many windows as it takes.
@@ -202,20 +227,7 @@ def sample() -> tuple[str, ...]:
 
 
 def _unrolled(encoding: Any) -> list[Window]:
-    return [_window(encoding), *(_window(one) for one in encoding.overflowing)]
-
-
-def _window(encoding: Any) -> Window:
-    special = np.array(encoding.special_tokens_mask, bool)
-    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids], np.int8)
-    words = np.array([-1 if word is None else word for word in encoding.word_ids], np.int32)
-    return Window(
-        ids=np.array(encoding.ids, np.int32),
-        spans=np.array(encoding.offsets, np.int32).reshape(-1, 2),
-        parts=np.where(special, np.int8(-1), parts),
-        words=words,
-        tokens=tuple(encoding.tokens),
-    )
+    return [Window(encoding), *(Window(one) for one in encoding.overflowing)]
 
 
 def _check(text: object, which: str) -> None:

@@ -125,17 +125,18 @@ HEADS = {
 TAGS = ("O", "B-place", "I-place", "B-thing", "I-thing")
 
 
-def saved(kind: str, task: str, folder: Path, **changes: Any) -> Path:
+def saved(kind: str, task: str, folder: Path, content: bytes | None = None, **changes: Any) -> Path:
     """A random DistilBERT, BERT or RoBERTa for a task, saved by transformers, with a tokenizer.
 
     Args:
         kind: ``distilbert``, ``bert`` or ``roberta``.
         task: as transformers names its pipelines.
         folder: where.
+        content: of its ``tokenizer.json``; of a tiny one if not given.
         changes: of its configuration.
     """
     torch.manual_seed(0)
-    content = byte_level_json() if kind == "roberta" else tokenizer_json()
+    content = content or (byte_level_json() if kind == "roberta" else tokenizer_json())
     labels = dict(enumerate({"token-classification": TAGS, "question-answering": LABELS[:2]}.get(task, LABELS)))
     shape: dict[str, Any] = {"vocab_size": Tokenizer.from_str(content.decode()).get_vocab_size(), "id2label": labels}
     config: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class FillMask(Task):
             places = np.flatnonzero((window.parts == 0) & ((np.arange(len(window.ids)) + index) % _EVERY == 0))
             ids = window.ids.copy()
             ids[places] = self.mask_token_id
-            windows.append([replace(window, ids=ids)])
+            windows.append([window.replaced(ids)])
             hidden.append(window.ids[places])
         return Exam(inputs[:_TEXTS], windows, hidden)
 

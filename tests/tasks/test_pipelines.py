@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from truth import pipeline, same
 
 import edgelm
 from edgelm import build, compression, recipe
@@ -55,29 +56,6 @@ def opened() -> Iterator[Any]:
     yield load
     for model in models:
         model.close()
-
-
-def same(found: Any, expected: Any) -> None:
-    """The same nesting, keys and order; numbers within 1e-4."""
-    if isinstance(expected, list):
-        assert isinstance(found, list)
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            same(one, other)
-    elif isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for key, value in expected.items():
-            same(found[key], value)
-    elif isinstance(expected, float | np.floating):
-        assert isinstance(found, float)
-        assert found == pytest.approx(float(expected), abs=1e-4)
-    else:
-        assert found == expected
-        assert type(found) is type(expected)
-
-
-def pipeline(task: str, model: Path, **options: Any) -> Any:
-    return transformers.pipeline(task, model=str(model), device=torch.device("cpu"), **options)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
