@@ -134,11 +134,12 @@ def first_answer(work: Path) -> list[dict[str, Any]]:
     ]
 
 
-def fresh(how: str, *arguments: str) -> dict[str, float]:
+def fresh(how: str, *arguments: str, **environment: str) -> dict[str, float]:
     """What ``fresh.py`` says."""
     script = str(ROOT / "benchmarks" / "fresh.py")
     command = [sys.executable, "-W", "ignore", script, how, str(time.monotonic()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain | environment)
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return answer
 

@@ -83,31 +83,39 @@ class Bundle:
         """
         with self._open() as archive:
             content = _entry(archive, name, self.path)
-        self._check(name, hashlib.sha256(content).hexdigest())
+        self._compare(name, hashlib.sha256(content).hexdigest())
         return content
 
     def region(self, name: str) -> Region | None:
-        """Where the content of an entry lies, if it is stored as it is; of a variant, only if its hash is right.
+        """Where the content of an entry lies, if it is stored as it is. Whether it is what was written, says ``check``.
 
         Raises:
             BundleError: there is no such entry.
-            BundleDamaged: it was altered.
         """
         with self._open() as archive, _found(name, self.path):
             entry = archive.getinfo(name)
-            if entry.compress_type != zipfile.ZIP_STORED:
-                return None
-            seen = hashlib.sha256()
-            with archive.open(entry) as file:  # in parts, so that it is never in memory as a whole
-                while part := file.read(_PART):
-                    seen.update(part)
-        self._check(name, seen.hexdigest())
-        with self.path.open("rb") as file:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return None
+        with _found(name, self.path), self.path.open("rb") as file:
             file.seek(entry.header_offset)
             *_, named, extra = struct.unpack(_LOCAL, file.read(_LOCAL_HEADER))
         return Region(self.path.resolve(), entry.header_offset + _LOCAL_HEADER + named + extra, entry.file_size)
 
-    def _check(self, name: str, found: str) -> None:
+    def check(self, name: str, region: Region) -> None:
+        """Hash what lies in the region of a variant, in parts, so that it is never in memory as a whole.
+
+        Raises:
+            BundleDamaged: it was altered.
+        """
+        seen, left = hashlib.sha256(), region.size
+        with region.path.open("rb") as file:
+            file.seek(region.offset)
+            while part := file.read(min(left, _PART)):
+                seen.update(part)
+                left -= len(part)
+        self._compare(name, seen.hexdigest())
+
+    def _compare(self, name: str, found: str) -> None:
         expected = next((v.sha256 for v in self.manifest.variants if v.file == name), None)
         if expected is not None and found != expected:
             raise BundleDamaged(f"{self.path}: {name} is not what the manifest says (sha256); get the file again")

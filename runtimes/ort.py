@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,12 @@ def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = 
     region = bundle.region(variant.file)
     if region is None:
         return load(bundle.read(variant.file), threads=threads, place=place)
-    return _started(referring(region), str(region.path.parent), threads, place)
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(bundle.check, variant.file, region)  # meanwhile: hashing takes as long as starting
+        try:
+            return _started(referring(region), str(region.path.parent), threads, place)
+        finally:
+            checked.result()  # what is damaged is told as that, whatever ONNX Runtime makes of it
 
 
 def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Session:

@@ -106,8 +106,10 @@ def test_a_changed_byte_is_never_read_as_another_content(written: Path, share: f
     try:
         opened = Bundle(damaged)
         found = {variant.file: opened.read(variant.file) for variant in opened.manifest.variants}
-        for region in (opened.region(variant.file) for variant in opened.manifest.variants):
-            assert region is None or lying(region) in files.values()
+        for variant in opened.manifest.variants:
+            if region := opened.region(variant.file):
+                opened.check(variant.file, region)
+                assert lying(region) == files[variant.file]
     except BundleError:
         return
     assert opened.manifest == manifest
@@ -177,14 +179,18 @@ def test_what_is_stored_lies_in_the_file_as_it_is_and_what_is_deflated_nowhere(w
         else:
             assert region is not None
             assert (region.path, lying(region)) == (written.resolve(), files[variant.file])
+            opened.check(variant.file, region)
     with pytest.raises(BundleError, match=r"holds no model\.none"):
         opened.region("model.none")
 
 
 def test_a_region_that_was_altered_is_refused(tmp_path: Path) -> None:
     file = contents()[0].variants[0].file
+    opened = Bundle(rewritten(tmp_path / "a.edgelm", {file: b"another model"}))
+    region = opened.region(file)
+    assert region is not None
     with pytest.raises(BundleDamaged, match="sha256"):
-        Bundle(rewritten(tmp_path / "a.edgelm", {file: b"another model"})).region(file)
+        opened.check(file, region)
 
 
 def test_an_entry_can_be_added_once(written: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import DistilBertForSequenceClassification
 
 from edgelm import runtimes
 from edgelm.bundle import Bundle, write
-from edgelm.errors import BundleError, DataError, DeviceUnavailable
+from edgelm.errors import BundleDamaged, BundleError, DataError, DeviceUnavailable
 from edgelm.runtimes import Ids, Logits, Session
 
 LIMIT = 32
@@ -203,6 +203,21 @@ def test_from_a_bundle_it_computes_what_it_computes_from_the_artifact(
         request = batch(lengths, width)
         np.testing.assert_array_equal(opened.run(*request), alone.run(*request))
     assert opened.explain() == alone.explain()
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("share", [0.001, 0.4, 0.9])
+def test_a_variant_that_was_altered_is_told_as_damaged(
+    name: str, share: float, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    whole, path = Bundle(tiny_bundle), tmp_path / "a.edgelm"
+    variant = next(v for v in whole.manifest.variants if f"{v.engine} {v.precision}" == name)
+    region, raw = whole.region(variant.file), bytearray(tiny_bundle.read_bytes())
+    assert region is not None
+    raw[region.offset + int(share * region.size)] ^= 0x55
+    path.write_bytes(raw)
+    with pytest.raises(BundleDamaged, match=variant.file):
+        runtimes.load(Bundle(path), variant, threads=1)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
