@@ -2,7 +2,7 @@
 
 usage: python fresh.py HOW STARTED PATH [FILE TOKENIZER]
 
-``HOW`` is ``edgelm:ENGINE``, ``bare:ENGINE`` (the engine and the tokenizer without us) or ``transformers``; ``STARTED``
+``HOW`` is ``edgelm:ENGINE``, ``first:ENGINE`` (the same, where nothing is remembered of earlier loads), ``bare:ENGINE`` (the engine and the tokenizer without us) or ``transformers``; ``STARTED``
 is the monotonic clock just before the process was started. Prints JSON: seconds since then, peak resident memory.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Answer, then say how long it took."""
     how, started, path, *rest = sys.argv[1:]
     kind, _, engine = how.partition(":")
-    known: dict[str, Callable[..., None]] = {"edgelm": edgelm_answers, "bare": bare_answers}
+    known: dict[str, Callable[..., None]] = {"edgelm": edgelm_answers, "first": edgelm_answers, "bare": bare_answers}
     answer = known.get(kind, transformers_answers)
     answer(engine, path, *rest)
     seconds = time.monotonic() - float(started)
