@@ -2,8 +2,9 @@
 
 usage: python fresh.py HOW STARTED PATH [FILE TOKENIZER]
 
-``HOW`` is ``edgelm:ENGINE``, ``first:ENGINE`` (the same, where nothing is remembered of earlier loads), ``bare:ENGINE`` (the engine and the tokenizer without us) or ``transformers``; ``STARTED``
-is the monotonic clock just before the process was started. Prints JSON: seconds since then, peak resident memory.
+``HOW`` is ``edgelm:ENGINE``, ``first:ENGINE`` (the same, where nothing is remembered of earlier loads), ``bare:ENGINE``
+(the engine and the tokenizer without us) or ``transformers``; ``STARTED`` is the monotonic clock just before the
+process was started. Prints JSON: seconds since then, peak resident memory.
 """
 
 from __future__ import annotations
