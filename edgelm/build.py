@@ -111,7 +111,7 @@ def example(located: Located, compressed: Compressed) -> str:
 def _export(compressed: Compressed | Imported, located: Located, staging: Path, progress: Progress) -> Manifest:
     wanted, device, precisions = _wanted(located)
     _warn(device, precisions)
-    rows = calibration(located, compressed) if "int8-static" in precisions else None
+    rows = calibration(located, compressed) if {"int8-static", "fp16"} & {*precisions} else None
     texts = dev(located, compressed.model)
     original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
     module = original

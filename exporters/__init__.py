@@ -94,7 +94,8 @@ class Exporter(Protocol):
             precisions: what to write.
             lengths: token lengths to write signatures for, where the format has signatures; the longest is the
                 longest input the artifact takes.
-            calibration: token ids of real texts, int32, shape (tokens,) each, without padding; for ``int8-static``.
+            calibration: token ids of real texts, int32, shape (tokens,) each, without padding; for ``int8-static``, and
+                for ``fp16`` to see where it overflows.
             int8: types of integer products, where the engine has a choice; the default is exact on every processor.
             tell: is given a report of each artifact.
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import ModelProto
@@ -26,6 +27,7 @@ from edgelm.exporters.onnx_graph import quantize_embedding_, split_gemms_, sum_r
 from edgelm.exporters.onnx_half import half
 from edgelm.exporters.onnx_int4 import int4
 from edgelm.exporters.onnx_static import static
+from edgelm.exporters.overflow import overflowing
 from edgelm.exporters.quiet import quiet
 from edgelm.exporters.simplify import simplified
 from edgelm.exporters.trial import try_out
@@ -64,7 +66,7 @@ def export(
     sum_residuals_(exported)
     artifacts = dict[Precision, bytes]()
     for precision in precisions:
-        made, said = _written(exported, precision, model, calibration, int8)
+        made, said = _written(exported, precision, model, limit, calibration, int8)
         artifacts[precision] = _checked(made, precision, model, limit)
         seconds, started = time.perf_counter() - started, time.perf_counter()
         tell(Report("onnx", precision, len(artifacts[precision]), len(made.graph.node), seconds, (*notes, *said)))
@@ -87,13 +89,20 @@ def _check_size(model: Encoder) -> None:
 
 
 def _written(
-    exported: ModelProto, precision: Precision, model: Encoder, calibration: Sequence[Ids] | None, int8: Int8
+    exported: ModelProto,
+    precision: Precision,
+    model: Encoder,
+    limit: int,
+    calibration: Sequence[Ids] | None,
+    int8: Int8,
 ) -> tuple[ModelProto, tuple[str, ...]]:
     """A model in a precision, and what is to be said of it."""
     if precision == "fp32":
         return exported, ()
     if precision == "fp16":
-        return half(exported), ()
+        kept = overflowing(exported, _probes(model, limit) if calibration is None else calibration)
+        note = f"left in float32, where float16 would overflow: {', '.join(kept)}"
+        return half(exported, kept), (note,) if kept else ()
     if precision == "int4-weights":
         return int4(exported), ()
     rest = copy.deepcopy(exported)
@@ -105,6 +114,12 @@ def _written(
     linears = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
     weights = {name: module.weight.detach().numpy() for name, module in linears}
     return static(rest, weights, found, int8), found.notes
+
+
+def _probes(model: Encoder, limit: int) -> list[Ids]:
+    """Rows of any tokens, where there are no texts."""
+    random, lengths = np.random.default_rng(0), sorted({min(length, limit) for length in (4, 16, 64, 128)})
+    return [random.integers(0, model.config.vocab_size, length, np.int32) for length in lengths]
 
 
 class _Attention(nn.Module):

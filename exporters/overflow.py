@@ -1,0 +1,58 @@
+"""Where float16 would overflow: the operators that make, or read, numbers near its largest.
+
+Some encoders have a few neurons of huge output, which the next layer scales down again. Measured in float32, on texts.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from edgelm.exporters.ranges import spread
+from edgelm.runtimes import Ids
+
+__all__ = ["MOST", "overflowing"]
+
+MOST = float(np.finfo(np.float16).max) / 2
+"""Half of the largest, since not every text is seen here."""
+
+_TEXTS = 32
+
+
+def overflowing(model: ModelProto, rows: Sequence[Ids]) -> tuple[str, ...]:
+    """The names of the operators to be left in float32, in the model's order.
+
+    Args:
+        model: in float32, with ``input_ids`` and ``attention_mask``; every operator has a name.
+        rows: token ids, int32, shape (tokens,) each; 32 of them are run.
+    """
+    large = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT and _peak(t) > MOST}
+    large |= _seen(model, rows)
+    return tuple(node.name for node in model.graph.node if large.intersection((*node.input, *node.output)))
+
+
+def _peak(tensor: TensorProto) -> float:
+    return float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
+
+
+def _seen(model: ModelProto, rows: Sequence[Ids]) -> set[str]:
+    """Results of operators that are larger than ``MOST`` on some row."""
+    watched = onnx.shape_inference.infer_shapes(copy.deepcopy(model))
+    known = {value.name for value in watched.graph.output}
+    inside = [v.name for v in watched.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT]
+    names = [name for name in inside if name not in known]
+    watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    large = set[str]()
+    for row in spread(rows, _TEXTS):
+        feed = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}
+        found = session.run(names, feed)
+        large |= {name for name, value in zip(names, found, strict=True) if np.abs(value).max(initial=0.0) > MOST}
+    return large
