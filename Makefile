@@ -19,7 +19,7 @@ demo: .venv/.ready ## the whole job on the embedded example: build/assistant.edg
 	$(BIN)/edgelm build examples/assistant/recipe.toml --out build/assistant.edgelm --html build/assistant.html
 
 test: .venv/.ready ## every test; those marked "data" read the folder named by EDGELM_DATA
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/.ready ## ruff and mypy
 	$(BIN)/ruff check .

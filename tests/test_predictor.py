@@ -96,6 +96,17 @@ def test_texts_longer_than_the_limit_are_cut_and_it_is_said_once(
     ]
 
 
+def test_a_megabyte_of_text_is_answered_as_its_beginning_is(model: edgelm.Model) -> None:
+    assert model("play music " * 100_000) == model("play music " * 50)
+
+
+@pytest.mark.parametrize("text", ["\x00\x1b[31m\x7f", "play\x00music\u200b", "\ufffe\U0010ffff", "\n\t\r", "🎵" * 500])
+def test_any_characters_are_answered_as_transformers_pipeline_does(
+    text: str, model: edgelm.Model, pipeline: TextClassificationPipeline
+) -> None:
+    same(model(text), pipeline(text, truncation=True, max_length=32))
+
+
 def test_no_text_is_no_answer(model: edgelm.Model) -> None:
     assert model([]) == []
     assert model.logits([]).shape == (0, 3)
