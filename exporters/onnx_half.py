@@ -8,9 +8,9 @@ where numbers were seen that float16 does not hold; see ``edgelm.exporters.overf
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -27,7 +27,7 @@ def half(model: ModelProto, kept: Sequence[str] = ()) -> ModelProto:
         kept: names of operators that stay in float32.
     """
     made: ModelProto = convert_float_to_float16(copy.deepcopy(model), keep_io_types=True, node_block_list=list(kept))
-    _straighten_(made)
+    _straighten_(made, _not_float(model))
     for node in made.graph.node:
         name = _IN_FLOAT32.get(node.op_type)
         if name is not None:
@@ -38,10 +38,18 @@ def half(model: ModelProto, kept: Sequence[str] = ()) -> ModelProto:
     return made
 
 
-def _straighten_(model: ModelProto) -> None:
+def _not_float(model: ModelProto) -> set[str]:
+    """What is an integer or a truth in a model."""
+    inferred = shape_inference.infer_shapes(model).graph
+    known = (*inferred.input, *inferred.value_info)
+    return {value.name for value in known if value.type.tensor_type.elem_type != TensorProto.FLOAT}
+
+
+def _straighten_(model: ModelProto, others: Container[str]) -> None:
     """Between two operators in float32 the converter goes by float16, where what is large becomes infinite."""
     graph = model.graph
-    before = {node.output[0]: node.input[0] for node in graph.node if _casts(node, TensorProto.FLOAT16)}
+    halved = [node for node in graph.node if _casts(node, TensorProto.FLOAT16) and node.input[0] not in others]
+    before = {node.output[0]: node.input[0] for node in halved}
     back = [node for node in graph.node if _casts(node, TensorProto.FLOAT) and node.input[0] in before]
     outputs = {value.name for value in graph.output}
     straight = {node.output[0]: before[node.input[0]] for node in back if node.output[0] not in outputs}
