@@ -1,0 +1,44 @@
+"""The picture of the page: a bar for each peer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+__all__ = ["draw"]
+
+_OURS, _SMALL, _OTHERS = "#1f6feb", "#1a7f37", "#b6bcc4"
+
+
+def draw(milliseconds: Mapping[str, Mapping[str, float]], tokens: int, out: Path) -> None:
+    """Bars of medians, fastest first, on a logarithmic axis: the slowest takes far more than the fastest.
+
+    Args:
+        milliseconds: by model, by peer.
+        tokens: of the request.
+        out: a PNG.
+    """
+    figure, axes = plt.subplots(1, len(milliseconds), figsize=(6.2 * len(milliseconds), 5.6), squeeze=False)
+    for axis, (model, found) in zip(axes[0], milliseconds.items(), strict=True):
+        names = sorted(found, key=lambda name: -found[name])
+        bars = axis.barh(names, [found[name] for name in names], color=[_color(name) for name in names])
+        axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        axis.set_xscale("log")
+        axis.set_xlim(right=2 * max(found.values()))
+        axis.set_title(f"{model}: ms for {tokens} tokens, one thread", fontsize=10)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(out, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _color(name: str) -> str:
+    if name.startswith("edgelm compressed"):
+        return _SMALL
+    return _OURS if name.startswith("edgelm") else _OTHERS
