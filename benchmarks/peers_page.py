@@ -7,25 +7,20 @@ import statistics
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgelm.bundle import staged
-from edgelm.profile.table import NONE, TIMES, Table, markdown, size
+from edgelm.profile.table import NONE, Table, markdown, size
+from peer.figures import TOKENS, Parts, Row, artifacts, cell, length, medians, timed, verdicts
 from peer.picture import draw
-from peer.table import BASE, COMPRESSED, OURS, PEERS, REFERENCE, TEACHER
+from peer.table import BASE, PEERS, TEACHER
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT, PICTURE, FIGURES = ROOT / "docs/peers.md", ROOT / "docs/peers.png", ROOT / "benchmarks/peers.json"
 MODELS = {BASE: "DistilBERT-base, 66.4 M parameters of random value", TEACHER: "sst2-teacher, 22.7 M parameters"}
-BEHIND, LOSS, FASTER_THAN_PEERS, FASTER_THAN_EAGER = 1.03, 1.0, 2.0, 15.0
-TOKENS = 32
-
-Parts = dict[str, dict[str, Any]]
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -56,7 +51,7 @@ def _sections(parts: Parts) -> Iterator[str]:
         fp32, runs in a process of its own, in an environment of its own where its dependencies ask for one, with one
         thread, and answers the same sentences of SST-2. All are asked in turn, one request each a round. The clock runs
         in the peer's process, around the call alone; before a request that takes less than 0.2 s, the same is run once
-        untimed, since the others had the caches. Whoever takes more than four times the fastest is asked less often.
+        untimed, since the others had the caches. Whoever takes more than twice the fastest is asked less often.
     """)
     yield _said(f"Machine: {'; '.join(_machines(parts))}. Versions: {_versions(parts)}.")
     if timed(parts):
@@ -64,6 +59,10 @@ def _sections(parts: Parts) -> Iterator[str]:
     if lines := [f"- {line}" for line in verdicts(parts)]:
         yield "## What was aimed at"
         yield "\n".join(_said(line, "  ") for line in lines)
+    if timed(parts) and "artifacts" in parts:
+        yield "## In short"
+        yield _words_first(overview(parts))
+        yield _said(f"Milliseconds of the median request of {TOKENS} tokens; the others are of {timed(parts)[-1]}.")
     for model in timed(parts):
         yield f"## {MODELS[model]}"
         yield _said("One text: milliseconds of the median request, and of the 90th percentile.")
@@ -75,104 +74,31 @@ def _sections(parts: Parts) -> Iterator[str]:
     yield from _failed(parts)
 
 
+def overview(parts: Parts) -> Table:
+    """A line for each peer: what matters most, of every model and, of the last one, what it weighs and keeps."""
+    models = timed(parts)
+    found = {model: medians(cell(parts, model, TOKENS, 1)) for model in models}
+    made, fresh = artifacts(parts, models[-1]), _runs(parts)
+    rows = []
+    for name in (peer.name for peer in PEERS if any(peer.name in ms for ms in found.values())):
+        kept = made.get(name, {})
+        cells = (f"{found[model][name]:.3g}" if name in found[model] else NONE for model in models)
+        sizes = _kept(kept)[0], size(kept["bytes"]) if "bytes" in kept else NONE
+        rows.append((name, *cells, *sizes, *_started(fresh.get((models[-1], name), ()))))
+    head = ("peer", *(f"{model}, ms" for model in models), "accuracy", "bytes", "first answer, s", "memory")
+    return Table("", head, tuple(rows))
+
+
 def _said(words: str, indent: str = "") -> str:
     joined = " ".join(words.split())
     return textwrap.fill(joined, 119, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def timed(parts: Parts) -> list[str]:
-    """Models whose latencies were measured."""
-    return [model for model in MODELS if model in parts and not parts[model].get("unfinished")]
-
-
-def cell(parts: Parts, model: str, tokens: int, batch: int) -> Row:
-    """What was measured of a model at one length and batch."""
-    rows: list[Row] = parts[model]["rows"]
-    return next(row for row in rows if (row["tokens"], row["batch"]) == (tokens, batch))
-
-
-def medians(row: Row) -> dict[str, float]:
-    """Milliseconds by peer."""
-    return {name: statistics.median(ns) / 1e6 for name, ns in row["ns"].items() if ns}
-
-
-def verdicts(parts: Parts) -> Iterator[str]:
-    """Whether what was aimed at is reached, a line each."""
-    if found := [gap for model in timed(parts) for row in parts[model]["rows"] if (gap := _gap(model, row))]:
-        yield _never_behind(found)
-    if TEACHER in parts and "artifacts" in parts:
-        yield from _compressed(parts)
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Of one cell: what ``auto`` takes, of what the fastest peer takes."""
-
-    model: str
-    length: str
-    batch: int
-    factor: float
-    fastest: str
-
-
-def _gap(model: str, row: Row) -> Gap | None:
-    found = medians(row)
-    others = {name: ms for name, ms in found.items() if not name.startswith("edgelm")}
-    if OURS not in found or not others:
-        return None
-    fastest = min(others, key=lambda name: others[name])
-    return Gap(model, _length(row["tokens"]), row["batch"], found[OURS] / others[fastest], fastest)
-
-
-def _never_behind(found: list[Gap]) -> str:
-    behind = sorted((gap for gap in found if gap.factor > BEHIND), key=lambda gap: -gap.factor)
-    good, ahead = len(found) - len(behind), sum(gap.factor < 1 for gap in found)
-    line = (
-        f"Unpruned, `auto` is at most {100 * (BEHIND - 1):.0f} % behind the fastest peer: **in {good} of {len(found)} "
-        f"cells**, and ahead of it in {ahead}."
-    )
-    told = [
-        f"{gap.model}, {gap.length}, batch {gap.batch}: {100 * (gap.factor - 1):.0f} % behind {gap.fastest}"
-        for gap in behind
-    ]
-    return f"{line} Not in: {'; '.join(told)}." if told else line
-
-
-def _compressed(parts: Parts) -> Iterator[str]:
-    found, rows = medians(cell(parts, TEACHER, TOKENS, 1)), _artifacts(parts, TEACHER)
-    if COMPRESSED not in found or "accuracy" not in rows[COMPRESSED]:
-        return
-    loss = 100 * (rows[REFERENCE]["accuracy"] - rows[COMPRESSED]["accuracy"])
-    yield (
-        f"Compressed (`{parts['artifacts']['compressed']}`), at most {LOSS:.1f} point of accuracy is lost: "
-        f"**{_yes(loss <= LOSS)}**, {loss:.2f} points."
-    )
-    others = {name: ms for name, ms in found.items() if not name.startswith("edgelm")}
-    fastest = min(others, key=lambda name: others[name])
-    for name, aim in ((fastest, FASTER_THAN_PEERS), (REFERENCE, FASTER_THAN_EAGER)):
-        factor = found[name] / found[COMPRESSED]
-        who = f"the fastest peer, {name}" if name == fastest else name
-        line = f"Compressed, {TOKENS} tokens, {aim:.0f} times as fast as {who}"
-        yield f"{line}: **{_yes(factor >= aim)}**, {factor:.1f}{TIMES}."
-
-
-def _yes(reached: bool) -> str:
-    return "reached" if reached else "not reached"
-
-
-def _length(tokens: int) -> str:
-    return f"{tokens} tokens" if tokens else "SST-2's own lengths"
-
-
-def _artifacts(parts: Parts, model: str) -> dict[str, Row]:
-    return {row["peer"]: row for row in parts["artifacts"]["rows"] if row["model"] == model}
 
 
 def _table(parts: Parts, model: str, batch: int) -> str:
     rows = [row for row in parts[model]["rows"] if row["batch"] == batch]
     names = [peer.name for peer in PEERS if any(row["ns"].get(peer.name) for row in rows)]
     cells = [(name, *(_cell(row["ns"].get(name), batch) for row in rows)) for name in names]
-    head = ("peer", *(_length(row["tokens"]).replace("SST-2's own lengths", "SST-2") for row in rows))
+    head = ("peer", *(length(row["tokens"]).replace("SST-2's own lengths", "SST-2") for row in rows))
     return _words_first(Table("", head, tuple(cells)))
 
 
@@ -203,19 +129,22 @@ def _costs(parts: Parts) -> Iterator[str]:
         memory after 21 requests; the bytes of what is loaded. What engines keep on the disk between runs (PyTorch's
         compiled kernels, edgelm's choice) is there. The bundle of `auto` holds all variants.
     """)
-    fresh = {(row["model"], row["peer"]): row for row in parts.get("cold", {"rows": ()})["rows"]}
+    fresh = _runs(parts)
     rows = []
     for model in MODELS:
-        for name, row in _artifacts(parts, model).items():
+        for name, row in artifacts(parts, model).items():
             if "error" not in row:
-                runs = fresh.get((model, name), {}).get("runs", ())
-                rows.append((name, model, *_started(runs), size(row["bytes"]), *_kept(row)))
+                rows.append((name, model, *_started(fresh.get((model, name), ())), size(row["bytes"]), *_kept(row)))
     head = ("peer", "model", "first answer, s", "memory", "bytes", "accuracy", "logits differ by")
     yield markdown(Table("", head, tuple(rows))).strip()
     yield _said("""
         Accuracy: SST-2's dev set, 872 texts, one at a time; the weights of DistilBERT-base are random. Logits differ
         from PyTorch's in fp32 by so much of its largest logit, at most, on 32 texts.
     """)
+
+
+def _runs(parts: Parts) -> dict[tuple[str, str], Any]:
+    return {(row["model"], row["peer"]): row["runs"] for row in parts.get("cold", {"rows": ()})["rows"]}
 
 
 def _started(runs: Any) -> tuple[str, str]:

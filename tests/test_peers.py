@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 from edgelm.bundle import Bundle
 from edgelm.text import Tokenizer
-from peer import PeerError, Request, clock, environments
+from peer import PeerError, Request, clock, environments, figures
 from peer.client import Worker
 from peer.sentences import of_length
 from peer.table import COMPRESSED, OURS, PEERS, REFERENCE, TEACHER
@@ -38,7 +38,7 @@ class Fake:
 
 
 def test_everyone_answers_the_same_requests_and_the_slow_hold_up_nobody() -> None:
-    workers = {"fast": Fake(10), "close": Fake(30), "slow": Fake(10**9)}
+    workers = {"fast": Fake(10), "close": Fake(15), "slow": Fake(10**9)}
     samples, errors = clock.timed(workers, range(7, 9), seconds=0.05, least=3)
     assert not errors
     assert workers["fast"].asked == workers["close"].asked
@@ -112,7 +112,7 @@ def test_an_environment_that_cannot_be_installed_says_why(tmp_path: Path, monkey
         environments.python("broken", tmp_path)
 
 
-def parts(factors: dict[str, float], accuracy: dict[str, float]) -> peers_page.Parts:
+def parts(factors: dict[str, float], accuracy: dict[str, float]) -> figures.Parts:
     """As measured: milliseconds of every peer in two cells."""
     machine = {"cpu": "A", "cores": 2, "memory_bytes": 2**34, "isa": ["avx2"], "system": "Linux"}
     cells = [
@@ -147,7 +147,7 @@ def test_what_was_aimed_at_is_judged_by_the_figures(
         {REFERENCE: 10.0, "Optimum fp32": 1.0, OURS: ours, COMPRESSED: compressed},
         {REFERENCE: 0.9, "Optimum fp32": 0.9, OURS: 0.9, COMPRESSED: kept},
     )
-    text = " ".join(peers_page.verdicts(found))
+    text = " ".join(figures.verdicts(found))
     assert not [one for one in words if one not in text]
 
 

@@ -10,7 +10,7 @@ from peer import PeerError
 
 __all__ = ["Asked", "timed"]
 
-_SLOW = 4.0
+_SLOW = 2.0
 """Whoever takes so many times the fastest is asked no more once it has had its share of the time, and once at least."""
 
 _BRIEF_NS = 200e6

@@ -19,7 +19,7 @@ _PASSES = ("OnnxConversion", "OrtTransformersOptimization", "OnnxDynamicQuantiza
 
 
 def prepare(kind: str, checkpoint: Path, folder: Path, rows: Sequence[Request]) -> None:
-    """``olive optimize`` with nothing but the provider and the precision given; or the three passes."""
+    """``olive optimize`` for a CPU, and nothing else said; or the three passes."""
     del rows
     import olive
     from olive.cli.api import optimize
@@ -27,7 +27,7 @@ def prepare(kind: str, checkpoint: Path, folder: Path, rows: Sequence[Request]) 
     logging.getLogger("olive").addHandler(failed := _Failed())
     os.chdir(folder)  # it keeps a cache where it stands
     if kind == "optimize":
-        chosen = {"provider": "CPUExecutionProvider", "device": "cpu", "precision": "int8"}
+        chosen = {"provider": "CPUExecutionProvider", "device": "cpu"}
         optimize(str(checkpoint), task=_TASK, output_path=str(folder / "made"), **chosen)
     else:
         olive.run(_workflow(checkpoint, folder / "made"))

@@ -38,7 +38,7 @@ PEERS = (
     Peer("Optimum int8 arm64", "optimum", "arm64", "optimum"),
     Peer("Optimum int8 avx2", "optimum", "avx2", "optimum"),
     Peer("Optimum int8 avx512_vnni", "optimum", "avx512_vnni", "optimum"),
-    Peer("Olive optimize int8", "olive", "optimize", "olive"),
+    Peer("Olive optimize", "olive", "optimize", "olive"),
     Peer("Olive int8, passes for BERT", "olive", "int8", "olive"),
     Peer("OpenVINO fp32", "openvino", "fp32", "openvino"),
     Peer("OpenVINO bf16", "openvino", "bf16", "openvino"),
