@@ -127,7 +127,8 @@ def _costs(parts: Parts) -> Iterator[str]:
     yield _said("""
         A fresh process, from its start to its first answer, the interpreter and its imports included; its resident
         memory after 21 requests; the bytes of what is loaded. What engines keep on the disk between runs (PyTorch's
-        compiled kernels, edgelm's choice) is there. The bundle of `auto` holds all variants.
+        compiled kernels, edgelm's choice) is there. The bundle of `auto` holds all variants; OpenVINO stores fp32 in
+        16 bits by default.
     """)
     fresh = _runs(parts)
     rows = []
@@ -169,8 +170,13 @@ def _failed(parts: Parts) -> Iterator[str]:
                 models += [row["model"]] if row.get("model") not in (None, *models) else []
     if found:
         yield "## What did not run"
-        rows = [(peer, ", ".join(models) or NONE, error.replace("|", "/")) for (peer, error), models in found.items()]
+        rows = [(peer, ", ".join(models) or NONE, f"`{_plain(error)}`") for (peer, error), models in found.items()]
         yield _words_first(Table("", ("peer", "model", "what it said"), tuple(rows)), words=3)
+
+
+def _plain(error: str) -> str:
+    """An error without what ends a cell, or a piece of code in it."""
+    return error.replace("|", "/").replace("`", "'")
 
 
 def _words_first(table: Table, words: int = 1) -> str:

@@ -153,7 +153,7 @@ def test_what_was_aimed_at_is_judged_by_the_figures(
 
 def test_who_did_not_run_stands_on_the_page_with_its_error() -> None:
     page = peers_page.page(parts({REFERENCE: 10.0, OURS: 1.0}, {REFERENCE: 0.9, OURS: 0.9}))
-    assert "| torch.compile | sst2-teacher | no compiler |" in page
+    assert "| torch.compile | sst2-teacher | `no compiler` |" in page
     assert "| PyTorch eager fp32 | 10 · 10 |" in page
 
 

@@ -1,4 +1,4 @@
-"""The picture of the page: a bar for each peer."""
+"""The picture of the page: a dot for each peer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib import pyplot as plt
 
 __all__ = ["draw"]
 
-_OURS, _SMALL, _OTHERS = "#1f6feb", "#1a7f37", "#b6bcc4"
+_OURS, _SMALL, _OTHERS = "#1f6feb", "#1a7f37", "#6e7781"
 
 
 def draw(milliseconds: Mapping[str, Mapping[str, float]], tokens: int, out: Path) -> None:
-    """Bars of medians, fastest first, on a logarithmic axis: the slowest takes far more than the fastest.
+    """Medians, fastest first, on a logarithmic axis: the slowest takes far more than the fastest.
 
     Args:
         milliseconds: by model, by peer.
@@ -26,10 +26,13 @@ def draw(milliseconds: Mapping[str, Mapping[str, float]], tokens: int, out: Path
     figure, axes = plt.subplots(1, len(milliseconds), figsize=(6.2 * len(milliseconds), 5.6), squeeze=False)
     for axis, (model, found) in zip(axes[0], milliseconds.items(), strict=True):
         names = sorted(found, key=lambda name: -found[name])
-        bars = axis.barh(names, [found[name] for name in names], color=[_color(name) for name in names])
-        axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        values = [found[name] for name in names]
+        axis.scatter(values, names, s=42, color=[_color(name) for name in names], zorder=2)
+        for name, value in zip(names, values, strict=True):
+            axis.annotate(f"{value:.3g}", (value, name), (7, -3), textcoords="offset points", fontsize=8)
         axis.set_xscale("log")
-        axis.set_xlim(right=2 * max(found.values()))
+        axis.set_xlim(min(values) / 1.5, 2 * max(values))
+        axis.grid(axis="y", color="#eaecef", zorder=0)
         axis.set_title(f"{model}: ms for {tokens} tokens, one thread", fontsize=10)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
