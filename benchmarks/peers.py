@@ -2,8 +2,8 @@
 
 ``make bench DATA=FOLDER MODELS=FOLDER`` writes benchmarks/peers.json, part after part: ``artifacts``, what each peer
 makes of a checkpoint, its bytes and accuracy, where nothing is timed; then what needs a quiet machine, a part of
-latencies for each model, and ``cold``. A part that is there is kept, unless it is named. peers_page.py makes
-docs/peers.md of it.
+latencies for each model, and ``cold``. A part that is there is kept, unless it is named; of the artifacts, all
+that are there are kept, and what failed is tried again. peers_page.py makes docs/peers.md of it.
 
 Every peer is a process of its own, in the environment that its dependencies ask for, with one thread. A peer that
 cannot be installed, prepared or run is listed with its error.
@@ -59,7 +59,7 @@ def main() -> None:
     )
     arguments.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="only this one")
     arguments.add_argument("--out", type=Path, default=OUT)
-    arguments.add_argument("--work", type=Path, default=WORK, help="kept: environments and artifacts are made once")
+    arguments.add_argument("--work", type=Path, default=WORK, help="kept: remove an artifact to make it again")
     arguments.add_argument("--hurry", type=float, default=1.0, help="divide all times by this: to try whether it runs")
     given = arguments.parse_args()
     bench = Bench(Inputs(given.data, given.models, given.compressed, given.work.resolve()), given.hurry, given.peer)
@@ -71,9 +71,8 @@ def main() -> None:
     }
     for name, part in parts.items():
         found: Parts = json.loads(given.out.read_bytes())["parts"] if given.out.exists() else {}
-        if given.part and name in given.part:
-            found.pop(name, None)
-        elif given.part or (name != "artifacts" and not found.get(name, UNFINISHED).get("unfinished")):
+        there = name != "artifacts" and not found.get(name, UNFINISHED).get("unfinished")
+        if name not in given.part if given.part else there:
             continue
         _measure(name, part, found, given.out, bench.inputs.compressed_name)
 
@@ -112,7 +111,7 @@ class Bench:
     def artifacts(self, parts: Parts) -> Iterator[Row]:
         """What every peer makes of every checkpoint: bytes, versions, accuracy; or its error. What is known is kept."""
         before = parts.get("artifacts", {"compressed": "", "rows": ()})
-        known = {(row["model"], row["peer"]): row for row in before["rows"]}
+        known = {(row["model"], row["peer"]): row for row in before["rows"] if "error" not in row}
         for model in (BASE, TEACHER):
             for peer in self.peers:
                 if peer.compressed and model != TEACHER:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.bundle import staged
-from edgelm.data import read
+from edgelm.data import read, sha256
 from edgelm.text import Tokenizer
 from peer import Request, checkpoints
 from peer.sentences import batched, cells
@@ -33,7 +33,7 @@ class Inputs:
         work: the folder.
         checkpoints: of each model, in fp32.
         compressed: a checkpoint or a bundle.
-        compressed_name: of the recipe or of what was given.
+        compressed_name: of the recipe or of what was given, and the beginning of its hash.
         cells: of the table of latencies.
         requests: a file with those of all cells, in their order.
         dev: a file with each text of SST-2's dev set.
@@ -61,7 +61,9 @@ class Inputs:
             TEACHER: checkpoints.plain(teacher, work / "checkpoint-teacher"),
         }
         made = compressed or checkpoints.compressed(teacher, train, _RECIPE, work / "checkpoint-compressed")
-        self.compressed, self.compressed_name = made.resolve(), (compressed or _RECIPE).stem
+        self.compressed = made.resolve()
+        content = sha256(made / "model.safetensors" if made.is_dir() else made)
+        self.compressed_name = f"{(compressed or _RECIPE).stem}-{content[:8]}"
         tokenizer = Tokenizer((teacher / "tokenizer.json").read_bytes(), max_tokens=512, pad_token_id=0)
         dev, texts = read(data / "sst2" / "dev.jsonl", _LABELS), read(train, _LABELS).texts
         assert dev.gold is not None
