@@ -47,7 +47,7 @@ Parts = dict[str, Row]
 
 
 def main() -> None:
-    """Measure what is not there yet: an hour for the artifacts, 20 minutes for the rest."""
+    """Measure what is not there yet: half an hour for the artifacts, 20 minutes for the rest."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/train.jsonl and sst2/dev.jsonl")
     arguments.add_argument("--models", type=Path, required=True, help="folder with sst2-teacher")
