@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
+.PHONY: demo test check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,10 @@ reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: T
 	$(BIN)/edgelm compress $(TEACHER) --recipe examples/assistant/reference.toml \
 	  --set data.train=$(abspath $(DATA))/train.jsonl --set data.dev=$(abspath $(DATA))/dev.jsonl \
 	  --out examples/assistant/reference --json examples/assistant/reference.json
+
+bench: .venv/.ready ## docs/peers.md, edgelm beside other tools, on a quiet machine: DATA=folder MODELS=folder (COMPRESSED=, PART="--part NAME")
+	$(BIN)/python benchmarks/peers.py --data $(DATA) --models $(MODELS) $(if $(COMPRESSED),--compressed $(COMPRESSED)) $(PART)
+	$(BIN)/python benchmarks/peers_page.py
 
 bench-main: .venv/.ready ## the README's figures, from a fresh clone of HEAD: DATA=folder MODELS=folder (20 minutes)
 	$(BIN)/python benchmarks/main_job.py --data $(DATA) --models $(MODELS)

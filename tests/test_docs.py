@@ -23,7 +23,7 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("script", ["readme.py", "pareto.py", "export_page.py", "runtime_page.py"])
+@pytest.mark.parametrize("script", ["readme.py", "pareto.py", "export_page.py", "peers_page.py", "runtime_page.py"])
 def test_figures_are_the_committed_ones(script: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
