@@ -37,6 +37,11 @@ class Range:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, low: float, high: float) -> Range:
+        """The smallest with both ends."""
+        return cls(min(0.0, low), max(0.0, high))
+
     @property
     def scale(self) -> float:
         """Width of a step; 1 where the interval is empty."""
@@ -84,7 +89,7 @@ def best_range(values: NDArray[np.float32], low: float, high: float) -> Range:
     """
     cuts = np.quantile(values, [*TAILS, *(1 - tail for tail in TAILS)]).reshape(2, -1)
     ends = [(low, high), *zip(*cuts.tolist(), strict=True)]
-    candidates = [Range(min(0.0, least), max(0.0, most)) for least, most in ends]
+    candidates = [Range.of(least, most) for least, most in ends]
     return min(candidates, key=lambda span: float(np.square(span.rounded(values) - values).mean()))
 
 

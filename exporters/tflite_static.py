@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgelm.errors import DataError
 from edgelm.exporters import tflite_quantize
-from edgelm.exporters.ranges import best_range, different, sensitive, spread
+from edgelm.exporters.ranges import Range, best_range, different, sensitive, spread
 from edgelm.exporters.tflite_graph import inline
 from edgelm.exporters.tflite_quantize import static
 from edgelm.runtimes import Ids, engine
@@ -30,6 +30,9 @@ TOLERANCE = 0.002
 """Stricter than of ONNX: what is spared here is int8-dynamic, neither larger nor slower."""
 
 _TEXTS, _PROBES = 128, 48
+_SHAPES = ("RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE")
+"""Operators that give what they read in another shape."""
+
 _VALUES = 50_000
 """Of each tensor, kept to take a range from."""
 
@@ -52,7 +55,11 @@ def calibrated(exported: bytes, rows: Sequence[Ids]) -> tuple[bytes, tuple[str, 
     model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(exported))
     lengths = _lengths(model)
     texts = spread(different([row for row in rows if len(row) <= max(lengths)]), _TEXTS)
-    ranges = {place: best_range(*seen) for place, seen in _observed(exported, model, texts).items()}
+    last = _given_out(model)  # of what is given out, the extremes are what decides: nothing is cut off
+    ranges = {
+        place: Range.of(low, high) if place == last else best_range(values, low, high)
+        for place, (values, low, high) in _observed(exported, model, texts).items()
+    }
     spans = {_name(model, index, place): span for index in range(len(lengths)) for place, span in ranges.items()}
 
     # trials are on one signature: the smallest that nine texts in ten fit
@@ -130,6 +137,21 @@ def _observed(
         place: (np.concatenate(kept[place]), min(low for low, _ in found), max(high for _, high in found))
         for place, found in ends.items()
     }
+
+
+def _given_out(model: Any) -> Place | None:
+    """What an operator of ``STATIC`` gives, if that is the model's output as it is."""
+    graph, kinds = model.subgraphs[0], {kind.name for kind in tflite_quantize.STATIC}
+    tensor = int(graph.outputs[0])
+    for position, operator in reversed(list(enumerate(graph.operators))):
+        if tensor in operator.outputs:
+            name = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
+            if name in kinds:
+                return position, "outputs", 0
+            if name not in _SHAPES:
+                return None
+            tensor = int(operator.inputs[0])
+    return None
 
 
 def _activations(model: Any, index: int) -> Iterator[tuple[Place, int]]:
