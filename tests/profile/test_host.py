@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,8 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     """A board whose Python is the one that runs here."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    monkeypatch.setattr("edgelm.profile.remote.follow._SLOWEST_S", 0.1)
+    monkeypatch.setattr("edgelm.profile.remote.follow._ALIVE_S", 0.2)
     with sshd(tmp_path, PYTHONPATH=str(Path(str(edgelm.__file__)).parent.parent)) as made:
         yield made
 
@@ -317,6 +320,15 @@ def test_a_copy_that_was_cut_goes_on_where_it_was(
     assert board.left == []
 
 
+def test_who_interrupts_is_told_what_the_same_command_will_do(board: Board, tiny_bundle: Path) -> None:
+    told = list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        measure(tiny_bundle, told, progress=at("copy", lambda: signal.raise_signal(signal.SIGINT)))
+    assert told == ["board: interrupted: the copy is not complete, and the same command goes on with it"]
+    assert (board.job / "bundle.part").exists()
+    assert board.job.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_copy_that_was_damaged_is_made_again(board: Board, tiny_bundle: Path) -> None:
     with pytest.raises(DeviceUnavailable, match="lost"):
         measure(tiny_bundle, [], progress=at("copy", board.cut))
@@ -336,19 +348,23 @@ def test_a_measurement_that_was_killed_says_so(board: Board, tiny_bundle: Path) 
     assert board.left == []
 
 
-def test_a_board_that_was_restarted_measures_again(board: Board, tiny_bundle: Path) -> None:
-    def restart() -> None:
-        board.cut()
+def test_a_measurement_that_is_gone_without_a_word_is_begun_again(board: Board, tiny_bundle: Path) -> None:
+    def kill() -> None:
         pid = int((board.job / "lock").read_text())
-        for one in (*psutil.Process(pid).children(recursive=True), psutil.Process(pid)):
+        for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             one.kill()
 
     told = list[str]()
-    with pytest.raises(DeviceUnavailable, match="lost"):
-        measure(tiny_bundle, told, progress=at("measure latency", restart), seconds=5.0)
-    assert not (board.job / "outcome.json").exists()
-    (board.job / "bundle.edgelm").touch()
-    measure(tiny_bundle, told, seconds=0.05)
+    with pytest.raises(DeviceUnavailable, match="board: the measurement ended there without a result"):
+        measure(tiny_bundle, told, progress=at("measure latency", kill))
+    copied = (board.job / "bundle.edgelm").stat().st_mtime_ns
+    times = list[int]()
+    measure(
+        tiny_bundle,
+        told,
+        progress=at("measure latency", lambda: times.append((board.job / "bundle.edgelm").stat().st_mtime_ns)),
+    )
+    assert times == [copied]
     assert told == ["board: what was copied is deleted"]
 
 

@@ -34,7 +34,7 @@ __all__ = ["profile"]
 _PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 _OLDEST = (3, 11)
 _VERSION = re.compile(r"^(\d+) (\d+)$", re.MULTILINE)  # a shell's start-up files may say things of their own
-_ENV_BYTES = 400_000_000  # of an environment, with pip at work
+_ENV_BYTES = 600_000_000  # 314 MB of an environment, and as much again while pip is at work
 
 Tell = Callable[[str], None]
 
@@ -189,7 +189,7 @@ async def _begin(
 ) -> int:
     """Copy what is not there yet, and start the job; its process."""
     folder, name = seen["folder"], plan.wheel[0]
-    await link.sftp.makedirs(folder, exist_ok=True)
+    await link.folder(folder)
     await link.write(f"{folder}/{board.JOB}", encode(plan.job))
     script = files(board.__package__).joinpath(board.BOARD).read_bytes()
     await link.write(f"{folder}/{board.BOARD}", script)

@@ -57,6 +57,10 @@ class Link:
             raise asyncssh.ConnectionLost("no exit status")
         return done.exit_status, str(done.stderr if done.exit_status else done.stdout).strip()
 
+    async def folder(self, path: str) -> None:
+        """Make a folder there, with those above it, that nobody else can look into."""
+        await self.sftp.makedirs(path, asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+
     async def write(
         self, path: str, content: bytes, *, offset: int = 0, progress: Callable[[int], None] = lambda size: None
     ) -> None:
@@ -96,7 +100,10 @@ async def connect(address: str) -> AsyncIterator[Link]:
                 except LOST as exc:
                     raise DeviceUnavailable(f"{address}: the connection was lost: {link.after}") from exc
         except asyncssh.SFTPError as exc:
-            raise DeviceUnavailable(f"{address}: a file could not be read or written there: {exc.reason}") from exc
+            raise DeviceUnavailable(
+                f"{address}: a file could not be read or written there: {exc.reason}; is the disk full, or the folder "
+                "somebody else's?"
+            ) from exc
         except asyncssh.ChannelOpenError as exc:
             raise DeviceUnavailable(f"{address}: its SSH server lets nobody copy files (SFTP): {exc.reason}") from exc
 
@@ -138,6 +145,7 @@ async def _connected(address: str) -> asyncssh.SSHClientConnection:
         ) from exc
     except (OSError, asyncssh.Error, ValueError) as exc:
         why = getattr(exc, "strerror", None) or getattr(exc, "reason", None) or str(exc) or "no answer in time"
+        why += f": {exc.filename}" if isinstance(exc, OSError) and exc.filename else ""
         raise DeviceUnavailable(f"{address}: cannot be reached: {why}; expected that 'ssh {address}' works") from exc
 
 
