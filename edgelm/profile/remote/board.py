@@ -43,7 +43,7 @@ def look(job: str, env: str, extras: str) -> dict[str, Any]:
     base = root()
     folder = base / job
     there = next(path for path in (base, *base.parents) if path.exists())
-    held = {path.parent.name: pid for path in base.glob(f"job-*/{_LOCK}") if (pid := _holder(path))}
+    held = _held()
     outcome = folder / OUTCOME
     copied = next((path for path in (folder / BUNDLE, folder / PART) if path.exists()), None)
     return {
@@ -70,51 +70,58 @@ def start(job: str, sha256: str, env: str | None, wheel: str | None, extras: str
         extras: as in ``look``.
 
     Returns:
-        ``pid``, None if the bundle's copy was damaged.
+        ``pid``, of the process that another call has started if one was quicker; None if the bundle's copy was damaged.
     """
-    folder = root() / job
-    if (folder / PART).exists():
-        with (folder / PART).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != sha256:
-            (folder / PART).unlink()
-            return {"pid": None}
-        (folder / PART).rename(folder / BUNDLE)
-    for name in (OUTCOME, PROFILE, PROGRESS):
-        (folder / name).unlink(missing_ok=True)
-    given = json.dumps({"job": job, "env": env, "wheel": wheel, "extras": extras})
-    with (folder / LOG).open("wb") as log:
-        command = [sys.executable, "-P", str(folder / BOARD), "work", given]
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": folder}
-        return {"pid": subprocess.Popen(command, start_new_session=True, **options).pid}
-
-
-def work(job: str, env: str | None, wheel: str | None, extras: str) -> dict[str, Any]:
-    """Do a job to its end, whatever that is; arguments as in ``start``."""
     import fcntl  # a laptop that only reads this file may have none
 
     folder = root() / job
-    with (folder / _LOCK).open("a+") as lock, (folder / PROGRESS).open("a", encoding="utf-8") as told:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (folder / _LOCK).open("a+") as lock, (folder / LOG).open("ab") as log:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return {"pid": _holder(folder / _LOCK)}
+        if (folder / PART).exists():
+            with (folder / PART).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != sha256:
+                (folder / PART).unlink()
+                return {"pid": None}
+            (folder / PART).rename(folder / BUNDLE)
+        for name in (OUTCOME, PROFILE, PROGRESS):
+            (folder / name).unlink(missing_ok=True)
+        given = json.dumps({"job": job, "env": env, "wheel": wheel, "extras": extras, "lock": lock.fileno()})
+        command = [sys.executable, "-P", str(folder / BOARD), "work", given]
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": folder}
+        process = subprocess.Popen(command, start_new_session=True, pass_fds=(lock.fileno(),), **options)
         lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
-        if env is not None and not _ready(root() / env, extras):
+        print(process.pid, file=lock, flush=True)
+        return {"pid": process.pid}
+
+
+def work(job: str, env: str | None, wheel: str | None, extras: str, lock: int) -> dict[str, Any]:
+    """Do a job to its end, whatever that is. Arguments are those of ``start``.
+
+    Besides, ``lock`` is the open file that is locked for as long as this process or the one that measures lives.
+    """
+    folder = root() / job
+    if env is not None and not _ready(root() / env, extras):
+        with (folder / PROGRESS).open("a", encoding="utf-8") as told:
             tell(told, begin="make an environment", total=1)
             problem = _make(root() / env, folder / str(wheel), extras)
             tell(told, end="make an environment")
-            if problem:
-                settle(folder, error=f"no environment could be made: {problem}")
-                return {}
-        python = str(root() / env / "bin" / "python") if env is not None else sys.executable
-        command = [python, "-P", "-m", "edgelm.profile.remote.job", str(folder)]
-        done = subprocess.run(command, check=False, pass_fds=(lock.fileno(),))  # the lock is held while either lives
-        if not (folder / OUTCOME).exists():
-            settle(folder, error=_died(done.returncode, (folder / LOG).read_text(errors="replace")))
+        if problem:
+            settle(folder, error=f"no environment could be made: {problem}")
+            return {}
+    python = str(root() / env / "bin" / "python") if env is not None else sys.executable
+    command = [python, "-P", "-m", "edgelm.profile.remote.job", str(folder)]
+    done = subprocess.run(command, check=False, pass_fds=(lock,))
+    if not (folder / OUTCOME).exists():
+        settle(folder, error=_died(done.returncode, (folder / LOG).read_text(errors="replace")))
     return {}
 
 
 def clean(job: str, env: str | None) -> dict[str, Any]:
-    """Delete a job, environments of other versions, and our folder if it is empty then.
+    """Delete a job, environments of other versions that nobody uses, and our folder if it is empty then.
 
     Args:
         job: name of its folder, which is gone at once or not at all.
@@ -123,7 +130,7 @@ def clean(job: str, env: str | None) -> dict[str, Any]:
     base = root()
     if (base / job).exists():
         (base / job).rename(base / f"gone-{job}")
-    others = [path for path in base.glob("env-*") if env is not None and path.name != env]
+    others = [path for path in base.glob("env-*") if env is not None and path.name != env and not _held()]
     for path in (*base.glob("gone-*"), *others):
         shutil.rmtree(path, ignore_errors=True)
     if not any(base.iterdir()):
@@ -144,15 +151,21 @@ def tell(file: IO[str], **event: Any) -> None:
     file.flush()
 
 
+def _held() -> dict[str, int]:
+    """The jobs that are being done, with their processes."""
+    found = ((path.parent.name, _holder(path)) for path in root().glob(f"job-*/{_LOCK}"))
+    return {job: pid for job, pid in found if pid is not None}
+
+
 def _holder(lock: Path) -> int | None:
-    """The process that works on a job, if one does."""
+    """The process that works on a job, 0 if it has only begun; None if none does."""
     import fcntl
 
     with lock.open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int(file.read() or 0) or None
+            return int(file.read() or 0)
     return None
 
 

@@ -109,7 +109,7 @@ async def _under_way(
     """Begin the job, or find it where an earlier call left it; its process, if it has not ended."""
     if seen["finished"]:
         when = datetime.fromtimestamp(seen["finished"]).isoformat(" ", "minutes")
-        tell(f"this was measured already, until {when}, and is not measured again")
+        tell(f"this was measured already, until {when}: its result is taken, and not measured again")
         return None
     if seen["pid"]:
         tell("it is still measuring; what it does is followed")
