@@ -110,7 +110,8 @@ def work(job: str, env: str | None, wheel: str | None, extras: str, lock: int) -
             problem = _make(root() / env, folder / str(wheel), extras)
             tell(told, end="make an environment")
         if problem:
-            settle(folder, error=f"no environment could be made: {problem}")
+            cure = "repair that, or name a Python that has edgelm with --host-python"
+            settle(folder, error=f"no environment could be made: {problem}; {cure}")
             return {}
     python = str(root() / env / "bin" / "python") if env is not None else sys.executable
     command = [python, "-P", "-m", "edgelm.profile.remote.job", str(folder)]
