@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from edgelm import console, show_profile
-from edgelm.errors import Regression
+from edgelm.errors import DataError, Regression
 from edgelm.options import (
     BundlePath,
     EngineName,
@@ -49,9 +49,11 @@ def profile(
     html: Html = None,
     save: Annotated[Path | None, Option("--save", metavar="FILE", help="Keep the raw samples, to compare.")] = None,
     force: Annotated[bool, Option("--force", help="Write over the file of --save.")] = False,
+    host: Annotated[str | None, Option("--host", metavar="USER@BOARD", help="Measure there, over SSH.")] = None,
+    host_python: Annotated[str | None, Option("--host-python", metavar="PATH", help="Python of the board.")] = None,
     json_out: Json = None,
 ) -> None:
-    """Latency and memory of each variant, on this machine."""
+    """Latency and memory of each variant, on this machine or another."""
     from edgelm.bundle import Bundle
     from edgelm.predictor import check_device
     from edgelm.profile import files, session
@@ -63,33 +65,41 @@ def profile(
     if html:
         with needs("the HTML report", "report"):
             from edgelm.profile import report
-    asked = session.asked(
-        scenario=scenario,
-        sustained=sustained,
-        tokens=numbers(tokens, "--tokens"),
-        seconds=seconds,
-        histogram=histogram,
-        rate=rate,
-        texts=_texts(data),
-        per_layer=per_layer,
-        energy=energy,
-    )
+    if host_python and not host:
+        raise DataError("--host-python is of --host USER@BOARD: give that too")
+    what: dict[str, Any] = {
+        "scenario": scenario,
+        "sustained": sustained,
+        "tokens": tuple(numbers(tokens, "--tokens")),
+        "seconds": seconds,
+        "histogram": histogram,
+        "rate": rate,
+        "texts": _texts(data),
+        "per_layer": per_layer,
+        "energy": energy,
+    }
+    asked = session.asked(**what)
+    narrowed: dict[str, Any] = {
+        "engines": (engine,) if engine else None,
+        "precisions": (precision,) if precision else None,
+        "threads": threads,
+    }
     opened = Bundle(bundle)
-    measured = session.measure(
-        opened,
-        asked,
-        engines=[engine] if engine else None,
-        precisions=[precision] if precision else None,
-        threads=threads,
-        progress=console.progress,
-    )
+    if host:
+        with needs("--host", "ssh"):
+            from edgelm.profile.remote import host as board
+        there = board.profile(opened, host, what | narrowed, python=host_python, progress=console.progress, tell=_tell)
+        measured, no_energy = there
+    else:
+        measured = session.measure(opened, asked, **narrowed, progress=console.progress)
+        no_energy = asked.no_energy
     if save:
         files.save(save, measured, force=force)
     if html:
         report.write(html, opened.manifest, measured, opened.downloads, title=bundle.stem)
     if json_out != "-":
-        show_profile.profiled(measured, asked.no_energy)
-    emit(json_out, "profile", show_profile.profile_json(measured, asked.no_energy))
+        show_profile.profiled(measured, no_energy)
+    emit(json_out, "profile", show_profile.profile_json(measured, no_energy))
 
 
 def compare(
@@ -124,3 +134,7 @@ def _texts(data: Path | None) -> tuple[str, ...] | None:
     from edgelm.data import read_texts
 
     return read_texts(data)
+
+
+def _tell(line: str) -> None:
+    console.err.print(line, markup=False, soft_wrap=True)

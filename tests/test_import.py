@@ -11,6 +11,7 @@ import pytest
 
 BUILD_SIDE = {"torch", "transformers", "onnx", "onnxscript", "onnxsim", "tensorflow", "tf2onnx", "safetensors"}
 BUILD_SIDE |= {"litert_torch", "ai_edge_quantizer", "jax", "scipy", "matplotlib", "jinja2", "typer", "rich"}
+BUILD_SIDE |= {"asyncssh", "cryptography"}  # of --host alone
 ENGINES = {"onnxruntime", "ai_edge_litert"}
 
 
