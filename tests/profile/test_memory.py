@@ -24,7 +24,7 @@ FORMAT = "onnx"
 def missing():
     return None
 
-def load(artifact, *, threads):
+def load(artifact, *, threads, place):
     assert threads == 3, f"expected 3 threads, found {{threads}}"
     return Session(artifact)
 
