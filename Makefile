@@ -29,7 +29,7 @@ build/bundles/.ready: .venv/.ready $(wildcard edgelm/*.py edgelm/*/*.py exporter
 test-arm: build/bundles/.ready ## the tests of what runs on a device, on emulated ARM cores, and the cost of a request there
 	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
 	EDGELM_ARM=$(CURDIR)/build/arm EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest -m arm
-	$(BIN)/python -m benchmarks.arm.suite --json build/test-arm.json
+	PYTHONPATH=benchmarks $(BIN)/python -m arm.suite --json build/test-arm.json
 	$(BIN)/python benchmarks/arm/count.py build/bundles/tiny.edgelm --json build/arm.json
 
 check: .venv/.ready ## ruff and mypy

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,23 @@ def _exported(checkpoint: Path, out: Path, export: dict[str, Any], **keys: Any) 
     return out
 
 
+def made(folder: Path) -> Iterator[Path]:
+    """The bundles, one by one."""
+    yield of_tiny(tiny.distilbert(folder / "checkpoint"), folder / "tiny.edgelm")
+    for kind in KINDS:
+        for task in tiny.HEADS:
+            yield of_task(kind, task, folder / f"{kind}-{task}.edgelm")
+
+
 def main(folder: Path) -> None:
-    """Make them all, those of every kind and task among them."""
+    """Make them all, and write what each variant answers here."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["EDGELM_CACHE"] = str(folder / "cache")
-    made = [of_tiny(tiny.distilbert(folder / "checkpoint"), folder / "tiny.edgelm")]
-    made += [of_task(kind, task, folder / f"{kind}-{task}.edgelm") for kind in KINDS for task in tiny.HEADS]
-    for path in made:
+    for path in made(folder):
         found = {variant.file: answered(path, variant) for variant in Bundle(path).manifest.variants}
         with staged(path.with_suffix(".json")) as staging:
             staging.write_bytes(msgspec.json.encode(found))
+        print(path, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 BUILD_SIDE = {"torch", "transformers", "safetensors", "onnx", "tensorflow", "ai_edge_quantizer", "litert_torch"}
 BUILD_SIDE |= {"tomli_w", "matplotlib", "jinja2"}
 
 Collected = Generator[None, pytest.CollectReport, pytest.CollectReport]
+
+
+def pytest_configure() -> None:
+    """Let examples take their time: an emulator's says nothing."""
+    hypothesis.settings.register_profile("emulated", deadline=None)
+    hypothesis.settings.load_profile("emulated")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """The tests of what runs on a device, on emulated ARM cores: by pytest, with the engines' wheels for aarch64.
 
-usage: python -m benchmarks.arm.suite [TEST…]        all of them, and what pytest takes, when none is named
+usage: PYTHONPATH=benchmarks python -m arm.suite [TEST…]        all of them, and what pytest takes, when none is named
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from benchmarks.arm.count import LAB, ROOT, emulator, environment, python
+from arm.count import LAB, ROOT, emulator, environment, python
 from edgelm import __version__
 from edgelm.bundle import staged
 
@@ -41,8 +41,9 @@ def run(core: str, lab: Path, bundles: Path, tests: Sequence[str]) -> dict[str, 
     """
     with tempfile.TemporaryDirectory(prefix="edgelm-arm-") as home:
         junit = Path(home) / "junit.xml"
-        command = [starter(lab, core), "-m", "pytest", "-p", "benchmarks.arm.guest", "-p", "no:cacheprovider"]
-        settings = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, "EDGELM_BUNDLES": str(bundles)}
+        command = [starter(lab, core), "-m", "pytest", "-p", "arm.guest", "-p", "no:cacheprovider"]
+        found_in = {"PYTHONPATH": os.pathsep.join([environment(lab)["PYTHONPATH"], str(ROOT / "benchmarks")])}
+        settings = found_in | {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, "EDGELM_BUNDLES": str(bundles)}
         bytecode = {"PYTHONPYCACHEPREFIX": f"{lab}/pycache-tests", "PYTHONDONTWRITEBYTECODE": ""}
         begin = time.monotonic()
         done = subprocess.run(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.arm.count import emulate
+from arm.count import emulate
 
 # What each variant does, what is taken when nothing is asked for, and what the whole bundle is said to be.
 ASK = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.arm import count
+from arm import count
 from edgelm.errors import DataError, DeviceUnavailable
 
 # Machine code that marks, goes 1000 times round a loop of 5 instructions, and marks again, which takes 3 itself.

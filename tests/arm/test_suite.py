@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.arm.count import ROOT
-from benchmarks.arm.suite import summary
+from arm.count import ROOT
+from arm.suite import summary
 
 HIDE = 'import sys; sys.modules["torch"] = None  # as if it were not installed\n'
 FILES = {
@@ -47,10 +47,14 @@ def test_raises_from_it():
 def test_what_needs_the_build_side_is_skipped_and_the_rest_counted(tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "benchmarks.arm.guest", "-p", "no:anyio", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "arm.guest", "-p", "no:anyio", "-p", "no:cacheprovider"]
+    path = os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         [*command, "--rootdir", tmp_path, "-o", "junit_family=xunit1", "--junitxml", tmp_path / "junit.xml", tmp_path],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+        },
         cwd=tmp_path,
         capture_output=True,
         check=False,
