@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
+.PHONY: demo test test-arm check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,17 @@ demo: .venv/.ready ## the whole job on the embedded example: build/assistant.edg
 
 test: .venv/.ready ## every test; those marked "data" read the folder named by EDGELM_DATA
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The bundles that tests read on a core, where there is no torch to make them: again when what makes them changes.
+build/bundles/.ready: .venv/.ready $(wildcard edgelm/*.py edgelm/*/*.py exporters/foreign/*.py tests/bundles.py tests/tiny.py)
+	$(BIN)/python tests/bundles.py build/bundles
+	@touch $@
+
+test-arm: build/bundles/.ready ## the tests of what runs on a device, on emulated ARM cores, and the cost of a request there
+	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
+	EDGELM_ARM=$(CURDIR)/build/arm EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest -m arm
+	PYTHONPATH=benchmarks $(BIN)/python -m arm.suite --json build/test-arm.json
+	$(BIN)/python benchmarks/arm/count.py build/bundles/tiny.edgelm --json build/arm.json
 
 check: .venv/.ready ## ruff and mypy
 	$(BIN)/ruff check .

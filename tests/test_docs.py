@@ -25,6 +25,8 @@ def text(name: str) -> str:
 
 @pytest.mark.parametrize("script", ["readme.py", "pareto.py", "export_page.py", "peers_page.py", "runtime_page.py"])
 def test_figures_are_the_committed_ones(script: str) -> None:
+    if script in ("pareto.py", "peers_page.py"):
+        pytest.importorskip("matplotlib", reason="needs matplotlib, which is not installed")
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

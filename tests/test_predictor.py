@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-import torch
-from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
 
 import edgelm
 from edgelm import bundle
@@ -25,7 +23,10 @@ def model(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[edgelm.
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_checkpoint: Path) -> TextClassificationPipeline:
+def pipeline(tiny_checkpoint: Path) -> Any:
+    import torch
+    from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast, TextClassificationPipeline
+
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tiny_tokenizer(), pad_token="[PAD]", model_input_names=["input_ids", "attention_mask"]
     )
@@ -72,7 +73,7 @@ def test_a_deflated_bundle_gives_the_very_same_logits(
 @pytest.mark.parametrize("texts", [TEXTS[0], TEXTS[:1], TEXTS])
 @pytest.mark.parametrize("options", [{}, {"top_k": 1}, {"top_k": 2}, {"top_k": None}])
 def test_answers_as_transformers_pipeline_does(
-    model: edgelm.Model, pipeline: TextClassificationPipeline, texts: Any, options: dict[str, Any]
+    model: edgelm.Model, pipeline: Any, texts: Any, options: dict[str, Any]
 ) -> None:
     same(model(texts, **options), pipeline(texts, **options))
 
@@ -102,7 +103,7 @@ def test_a_megabyte_of_text_is_answered_as_its_beginning_is(model: edgelm.Model)
 
 @pytest.mark.parametrize("text", ["\x00\x1b[31m\x7f", "play\x00music\u200b", "\ufffe\U0010ffff", "\n\t\r", "🎵" * 500])
 def test_any_characters_are_answered_as_transformers_pipeline_does(
-    text: str, model: edgelm.Model, pipeline: TextClassificationPipeline
+    text: str, model: edgelm.Model, pipeline: Any
 ) -> None:
     same(model(text), pipeline(text, truncation=True, max_length=32))
 

@@ -73,6 +73,7 @@ def run(program: str, home: Path, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.native("QEMU has no seccomp")
 def test_a_run_opens_no_socket_and_writes_into_our_cache_folder_alone(tiny_bundle: Path, tmp_path: Path) -> None:
     own = tmp_path / ".cache" / "edgelm"
     done = run(f"{NO_SOCKETS}{AUDIT}forbid({SOCKET})\n{RUN}", tmp_path, str(tiny_bundle), str(own))
@@ -82,6 +83,7 @@ def test_a_run_opens_no_socket_and_writes_into_our_cache_folder_alone(tiny_bundl
     assert all(path.is_relative_to(own) for path in left)
 
 
+@pytest.mark.native("QEMU has no seccomp")
 def test_a_socket_would_have_been_noticed(tmp_path: Path) -> None:
     done = run(f"{NO_SOCKETS}\nimport socket\nforbid({SOCKET})\nsocket.socket()", tmp_path)
     assert done.returncode == -signal.SIGSYS

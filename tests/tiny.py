@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    RobertaConfig,
-)
 
-from edgelm.model import Encoder, EncoderConfig
+if TYPE_CHECKING:  # torch is imported by what makes models alone: tests read texts and tokenizers on devices too
+    import torch
+
+    from edgelm.model import Encoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [
@@ -88,6 +82,9 @@ def vocab_size() -> int:
 
 def distilbert(folder: Path, **changes: Any) -> Path:
     """A random DistilBERT, saved by transformers, with weights large enough that the classes differ."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
     torch.manual_seed(0)
     settings: dict[str, Any] = {
         "vocab_size": vocab_size(),
@@ -102,6 +99,9 @@ def distilbert(folder: Path, **changes: Any) -> Path:
 
 def bert(folder: Path) -> Path:
     """A random BERT, saved by transformers."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=vocab_size(),
@@ -135,6 +135,10 @@ def saved(kind: str, task: str, folder: Path, content: bytes | None = None, **ch
         content: of its ``tokenizer.json``; of a tiny one if not given.
         changes: of its configuration.
     """
+    import torch
+    import transformers
+    from transformers import BertConfig, DistilBertConfig, RobertaConfig
+
     torch.manual_seed(0)
     content = content or (byte_level_json() if kind == "roberta" else tokenizer_json())
     labels = dict(enumerate({"token-classification": TAGS, "question-answering": LABELS[:2]}.get(task, LABELS)))
@@ -173,6 +177,10 @@ def saved(kind: str, task: str, folder: Path, content: bytes | None = None, **ch
 
 def encoder(heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 32)) -> Encoder:
     """A random encoder of ours with widths of its own in every layer."""
+    import torch
+
+    from edgelm.model import Encoder, EncoderConfig
+
     torch.manual_seed(0)
     config = EncoderConfig(
         vocab_size=vocab_size(), dim=32, head_dim=8, heads=heads, ffn=ffn, max_positions=64, labels=LABELS
@@ -186,12 +194,16 @@ def encoder(heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 
 
 def ids(batch: int, tokens: int, seed: int = 0) -> torch.Tensor:
     """Random token ids, int64, shape (batch, tokens), that begin with [CLS]."""
+    import torch
+
     drawn = torch.from_numpy(np.random.default_rng(seed).integers(5, vocab_size(), (batch, tokens)))
     drawn[:, 0] = 2
     return drawn
 
 
 def _save(model: torch.nn.Module, folder: Path) -> Path:
+    import torch
+
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "LayerNorm" not in name:

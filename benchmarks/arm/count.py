@@ -62,23 +62,36 @@ def emulate(lab: Path, core: str, *arguments: str) -> tuple[str, list[dict[str, 
     Raises:
         DeviceUnavailable: it failed; with its last line.
     """
-    libraries, guest = f"{lab}/host/lib/x86_64-linux-gnu", f"{lab}/guest/usr/bin/python3.11"
-    environment = {
+    with tempfile.NamedTemporaryFile(prefix="edgelm-arm-") as log:
+        counting = ["-seed", "1", "-plugin", f"{lab}/counter.so", "-d", "plugin", "-D", log.name]
+        printed = _run(f"on {core}", [*emulator(lab, core), *counting, python(lab), *arguments], environment(lab))
+        lines = Path(log.name).read_text(encoding="utf-8").splitlines()
+    return printed, [json.loads(line) for line in lines]
+
+
+def emulator(lab: Path, core: str) -> list[str]:
+    """The command that emulates a core; what follows is QEMU's options, and a program of the guest."""
+    # QEMU was downloaded with the C library that it needs, so that library's loader starts it.
+    libraries = f"{lab}/host/lib/x86_64-linux-gnu"
+    command = [f"{libraries}/ld-linux-x86-64.so.2", "--library-path"]
+    command += [f"{libraries}:{lab}/host/usr/lib/x86_64-linux-gnu", f"{lab}/host/usr/bin/qemu-aarch64"]
+    return [*command, "-cpu", core, "-L", f"{lab}/cores/{core}"]
+
+
+def python(lab: Path) -> str:
+    """The guest's Python."""
+    return f"{lab}/guest/usr/bin/python3.11"
+
+
+def environment(lab: Path) -> dict[str, str]:
+    """What the guest's Python needs to find its packages, and edgelm, and to begin every run the same."""
+    return {
         "PYTHONPATH": f"{lab}/site:{ROOT}",
         "PYTHONPYCACHEPREFIX": f"{lab}/pycache",  # filled by setup, and left as it is: every run begins the same
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    with tempfile.NamedTemporaryFile(prefix="edgelm-arm-") as log:
-        # QEMU was downloaded with the C library that it needs, so that library's loader starts it.
-        command = [f"{libraries}/ld-linux-x86-64.so.2", "--library-path"]
-        command += [f"{libraries}:{lab}/host/usr/lib/x86_64-linux-gnu", f"{lab}/host/usr/bin/qemu-aarch64"]
-        command += ["-cpu", core, "-L", f"{lab}/cores/{core}", "-seed", "1"]
-        command += ["-plugin", f"{lab}/counter.so", "-d", "plugin", "-D", log.name]
-        printed = _run(f"on {core}", [*command, guest, *arguments], environment)
-        lines = Path(log.name).read_text(encoding="utf-8").splitlines()
-    return printed, [json.loads(line) for line in lines]
 
 
 def _counts(bundle: Path, cores: Sequence[str], tokens: int, lab: Path) -> Iterator[dict[str, Any]]:

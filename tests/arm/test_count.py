@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from arm import count
 from edgelm.errors import DataError, DeviceUnavailable
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "arm" / "count.py"
 # Machine code that marks, goes 1000 times round a loop of 5 instructions, and marks again, which takes 3 itself.
 KNOWN = """
 import ctypes, mmap
@@ -29,38 +26,18 @@ ctypes.CFUNCTYPE(None, ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buff
 """
 
 
-@pytest.fixture(scope="module")
-def count() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("arm_count", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def lab() -> Path:
-    folder = os.environ.get("EDGELM_ARM")
-    if not folder:
-        pytest.skip("EDGELM_ARM is not set: expected the folder that benchmarks/arm/setup made")
-    return Path(folder).resolve()
-
-
 @pytest.mark.arm
-def test_every_instruction_is_counted_once(count: ModuleType, lab: Path) -> None:
+def test_every_instruction_is_counted_once(lab: Path) -> None:
     _, (executed,) = count.emulate(lab, "cortex-a76", "-c", KNOWN)
     assert executed == {"instructions": 5003, "sdot": 1000, "smmla": 0, "smlal": 1000, "fmla": 1000}
 
 
 @pytest.mark.arm
 @pytest.mark.slow
-def test_counts_repeat_and_the_kernels_are_the_cores_own(
-    count: ModuleType, lab: Path, tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_counts_repeat_and_the_kernels_are_the_cores_own(lab: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     cores = ("cortex-a72", "cortex-a76")
     found = count.instructions(tiny_bundle, cores, tokens=16, lab=lab)
-    command = [sys.executable, str(SCRIPT), str(tiny_bundle), "--core", ",".join(cores), "--tokens", "16"]
+    command = [sys.executable, count.__file__, str(tiny_bundle), "--core", ",".join(cores), "--tokens", "16"]
     command += ["--lab", str(lab), "--json", str(tmp_path / "counts.json")]
     subprocess.run(command, check=True, capture_output=True)
     assert json.loads((tmp_path / "counts.json").read_text(encoding="utf-8"))["counts"] == found
@@ -77,18 +54,18 @@ def test_counts_repeat_and_the_kernels_are_the_cores_own(
         assert row["instructions"] > row["sdot"] + row["smlal"] + row["fmla"] > 0, row
 
 
-def test_a_lab_that_is_not_there_is_told_with_the_cure(count: ModuleType, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_lab_that_is_not_there_is_told_with_the_cure(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DeviceUnavailable, match=f"found none: run benchmarks/arm/setup {tmp_path}$"):
         count.instructions(tiny_bundle, lab=tmp_path)
 
 
-def test_a_core_that_the_lab_lacks_is_refused(count: ModuleType, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_core_that_the_lab_lacks_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / ".ready").touch()
     (tmp_path / "cores" / "cortex-a53").mkdir(parents=True)
     with pytest.raises(DeviceUnavailable, match="expected cores among cortex-a53, found cortex-a9"):
         count.instructions(tiny_bundle, ("cortex-a53", "cortex-a9"), lab=tmp_path)
 
 
-def test_more_tokens_than_the_bundle_takes_are_refused(count: ModuleType, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_more_tokens_than_the_bundle_takes_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="takes 1 to 32 tokens, found 33"):
         count.instructions(tiny_bundle, tokens=33, lab=tmp_path)

@@ -70,6 +70,7 @@ def test_the_source_of_power(
     assert conditions.now(tmp_path).power == expected
 
 
+@pytest.mark.native("QEMU shows no processor time of a process")
 def test_processor_time_grows_by_what_this_process_uses(tmp_path: Path) -> None:
     before = conditions.now(tmp_path)
     own = before.own_s

@@ -146,6 +146,7 @@ def test_a_mac_is_known_by_its_processor(machine_word: str, expected: str, monke
     assert cpu.board() == expected
 
 
+@pytest.mark.native("the guest's files show one core, and QEMU runs on all that the machine has")
 def test_this_machine_is_described_without_importing_an_engine() -> None:
     this = machine.machine()
     assert this is machine.machine()

@@ -16,6 +16,7 @@ from edgelm.manifest import Manifest
 from edgelm.profile import measure, memory, subject
 from edgelm.runs import Fresh
 from edgelm.runtimes import Ids
+from edgelm.runtimes.place import Place
 
 
 class Session:
@@ -52,7 +53,7 @@ class Engine:
         assert device in self.DEVICES
         return self.lacking.get(self.name)
 
-    def load(self, artifact: bytes, *, threads: int) -> Session:
+    def load(self, artifact: bytes, *, threads: int, place: Place) -> Session:
         self.sessions.append(Session(artifact, threads))
         return self.sessions[-1]
 
@@ -71,7 +72,6 @@ class Bundle:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     made = Engine()
     monkeypatch.setattr(measure, "Bundle", Bundle)
-    monkeypatch.setattr(subject, "engine", made)
     monkeypatch.setattr(runtimes, "engine", made)
     monkeypatch.setattr(memory, "fresh", fresh)
     return made

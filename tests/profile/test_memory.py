@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from hashlib import sha256
@@ -23,7 +24,7 @@ FORMAT = "onnx"
 def missing():
     return None
 
-def load(artifact, *, threads):
+def load(artifact, *, threads, place):
     assert threads == 3, f"expected 3 threads, found {{threads}}"
     return Session(artifact)
 
@@ -56,7 +57,7 @@ def fat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "fat_engine.py").write_text(FAT_ENGINE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fat\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[edgelm.runtimes]\nfat = fat_engine\n")
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     files = {"light.onnx": b"light", "heavy.onnx": b"heavy"}
     variants = tuple(
         msgspec.structs.replace(

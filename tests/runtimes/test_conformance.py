@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-import torch
-from transformers import DistilBertForSequenceClassification
 
 from edgelm import runtimes
 from edgelm.bundle import Bundle, write
@@ -50,6 +48,9 @@ def batch(lengths: tuple[int, ...], width: int, seed: int = 0) -> tuple[Ids, Ids
 
 
 def transformers_logits(checkpoint: Path, ids: Ids, mask: Ids) -> Logits:
+    import torch
+    from transformers import DistilBertForSequenceClassification
+
     model = DistilBertForSequenceClassification.from_pretrained(checkpoint)  # in eval mode
     with torch.no_grad():
         found: Logits = model(torch.from_numpy(ids).long(), torch.from_numpy(mask).long()).logits.numpy()

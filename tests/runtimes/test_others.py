@@ -30,6 +30,7 @@ print(json.dumps([answers, facts, sorted(chosen["medians_ms"]), engines]))
 
 @pytest.fixture(scope="module")
 def found(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    pytest.importorskip("pip", reason="needs pip, which is not installed")
     folder, site = tmp_path_factory.mktemp("package"), tmp_path_factory.mktemp("site")
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, content in re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def test_every_variant_passes_where_it_was_built(name: str, tiny_bundle: Path) -
     session = engine(variant.engine).load(bundle.read(variant.file), threads=1)
     verdict = selftest.compare(variant, session, selftest.rows(bundle.read(selftest.ENTRY)))
     selftest.enforce(verdict, variant)
-    assert verdict.difference <= variant.parity.max_abs_diff * (1 + 1e-6)
+    if "EDGELM_BUNDLES" not in os.environ:  # built by this process: elsewhere, only what is enforced holds
+        assert verdict.difference <= variant.parity.max_abs_diff * (1 + 1e-6)
 
 
 def test_the_figures_are_those_of_numpy() -> None:
