@@ -38,7 +38,7 @@ class Fastest(Strict, frozen=True, kw_only=True):
         bundle: what it was measured for, for people.
         device: where it runs.
         threads: of the engine.
-        medians_ms: as in ``Choice``.
+        fastest_ms: as in ``Choice``.
         left_out: as in ``Choice``.
     """
 
@@ -46,13 +46,13 @@ class Fastest(Strict, frozen=True, kw_only=True):
     bundle: str
     device: str
     threads: int
-    medians_ms: dict[str, float]
+    fastest_ms: dict[str, float]
     left_out: dict[str, str]
 
     @property
     def name(self) -> str:
         """The winner: ``engine precision``."""
-        return min(self.medians_ms, key=lambda name: self.medians_ms[name])
+        return min(self.fastest_ms, key=lambda name: self.fastest_ms[name])
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,15 @@ class Choice:
     Attributes:
         variant: the fastest.
         session: of it, open.
-        medians_ms: by ``engine precision``, milliseconds for one request of 16 and one of 32 tokens together.
+        fastest_ms: by ``engine precision``, milliseconds that a request of 16 and one of 32 tokens took together,
+            at best.
         left_out: by ``engine precision``, why one was not considered.
         cached: whether they were measured earlier.
     """
 
     variant: Variant
     session: Session
-    medians_ms: dict[str, float]
+    fastest_ms: dict[str, float]
     left_out: dict[str, str] = field(default_factory=dict)
     cached: bool = False
 
@@ -130,21 +131,21 @@ def fastest(
     by_name = {_name(variant): variant for variant in variants}
     memory = f"fastest-{key(*(variant.sha256 for variant in variants), str(threads), str(place))}"
     known = recall(memory, Fastest)
-    if known is not None and {*known.medians_ms, *known.left_out} == set(by_name) and known.medians_ms:
+    if known is not None and {*known.fastest_ms, *known.left_out} == set(by_name) and known.fastest_ms:
         variant = by_name[known.name]
         session = start(variant)
-        return Choice(variant, session, known.medians_ms, known.left_out, cached=True)
+        return Choice(variant, session, known.fastest_ms, known.left_out, cached=True)
     sessions, seconds, left_out = _opened(variants, start, _inputs(variants, vocab))
     if len(sessions) > 1:
         requests = {name: request for name, (_, request) in sessions.items()}
         seconds |= race(requests, seconds=_SECONDS, rest_s=_REST_S if threads > 1 else 0.0)
-    medians = {name: 1e3 * value for name, value in seconds.items()}
-    found = Fastest(bundle=bundle, device=str(place), threads=threads, medians_ms=medians, left_out=left_out)
+    times = {name: 1e3 * value for name, value in seconds.items()}
+    found = Fastest(bundle=bundle, device=str(place), threads=threads, fastest_ms=times, left_out=left_out)
     for name, (session, _) in sessions.items():
         if name != found.name:
             session.close()
     remember(memory, found)
-    return Choice(by_name[found.name], sessions[found.name][0], medians, left_out)
+    return Choice(by_name[found.name], sessions[found.name][0], times, left_out)
 
 
 def _opened(

@@ -73,6 +73,8 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # threads that wait for the next request would spin on the cores that another model needs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)

@@ -1,13 +1,12 @@
 """Which of several requests is the fastest: told within about a second, on a machine that does other things too.
 
 All take turns, in blocks of a few calls, so that what disturbs one disturbs all. The slow ones are dropped early, and
-the time is spent on those that are close. What else runs on the machine only ever adds time, so a block stands for the
-median of its calls, and a contender for its best block.
+the time is spent on those that are close. What else runs on the machine only ever adds time, so a contender stands for
+its fastest call.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
@@ -15,7 +14,7 @@ __all__ = ["race", "trial"]
 
 _BLOCK = 3
 _ROUNDS = 3
-_DROP = (3.0, 2.0, 1.5, 1.3, 1.2)
+_DROP = (3.0, 2.0, 2.0, 1.5, 1.3)
 """After each round, whoever's fastest call took this many times the fastest of all; the last one holds from then on."""
 
 
@@ -38,11 +37,10 @@ def race(
         sleep: waits so many seconds.
 
     Returns:
-        By name, the seconds a call takes: the median of a contender's best block.
+        By name, the seconds that a contender's fastest call took.
     """
     begin, turn = clock(), 0
     fastest: dict[str, float] = {}
-    best: dict[str, float] = {}
     left = list(requests)
     while turn < _ROUNDS or clock() - begin < seconds:
         for name in left:
@@ -51,13 +49,12 @@ def race(
                 requests[name]()
             times = [_timed(requests[name], clock) for _ in range(_BLOCK)]
             fastest[name] = min(fastest.get(name, times[0]), *times)
-            best[name] = min(best.get(name, times[0] * _DROP[0] * 10), statistics.median(times))
         limit = min(fastest.values()) * _DROP[min(turn, len(_DROP) - 1)]
         left = [name for name in left if fastest[name] <= limit]
         turn += 1
         if len(left) <= 1:
             break
-    return best
+    return fastest
 
 
 def trial(request: Callable[[], object], *, clock: Callable[[], float] = time.perf_counter) -> float:
