@@ -111,7 +111,7 @@ def _choosing(found: dict[str, Any]) -> Iterator[str]:
     )
     rows = [
         (
-            f"{row['busy']} busy processes beside it" if row["busy"] else "alone",
+            {0: "alone", 1: "a busy process beside it"}.get(row["busy"], f"{row['busy']} busy processes beside it"),
             f"{row['good']} of {row['runs']}",
             f"{100 * row['worst']:.1f} %",
             f"{row['seconds']:.1f}",
