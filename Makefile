@@ -19,7 +19,7 @@ demo: .venv/.ready ## the whole job on the embedded example: build/assistant.edg
 	$(BIN)/edgelm build examples/assistant/recipe.toml --out build/assistant.edgelm --html build/assistant.html
 
 test: .venv/.ready ## every test; those marked "data" read the folder named by EDGELM_DATA
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # The bundles that tests read on a core, where there is no torch to make them: again when what makes them changes.
 build/bundles/.ready: .venv/.ready $(wildcard edgelm/*.py edgelm/*/*.py exporters/foreign/*.py tests/bundles.py tests/tiny.py)
