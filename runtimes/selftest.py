@@ -35,6 +35,7 @@ SECONDS = 0.1
 
 _log = logging.getLogger("edgelm")
 _ROUNDING = 1e-3  # of the largest logit: sums in another order, in float32, through a dozen layers
+_HALF_ROUNDING = 1e-2  # the same in float16, where it was built perhaps computed in float32: 20 roundings of 2^-11
 _FACTOR = 2.0
 
 
@@ -133,7 +134,8 @@ def compare(
         if clock() - begin >= seconds:
             break
     flat = np.concatenate(differences).astype(np.float64)
-    recorded, rounding = max(variant.parity.max_abs_diff, 0.0), _ROUNDING * largest
+    share = _HALF_ROUNDING if variant.precision == "fp16" else _ROUNDING
+    recorded, rounding = max(variant.parity.max_abs_diff, 0.0), share * largest
     return Verdict(
         rows=len(differences),
         difference=float(flat.max(initial=0.0)),
