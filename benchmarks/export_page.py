@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgelm.bundle import staged
 from edgelm.profile.table import NONE, Table, markdown
+from page import absent, publish
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT, FIGURES = ROOT / "docs" / "export.md", ROOT / "benchmarks" / "export.json"
@@ -25,15 +24,8 @@ Parts = dict[str, dict[str, Any]]
 def main() -> None:
     """Write the document, or check it. Without figures there is none."""
     if not FIGURES.exists():
-        sys.exit("docs/export.md: has no figures: run make bench-export" if DOCUMENT.exists() else 0)
-    text = document(json.loads(FIGURES.read_bytes())["parts"])
-    if "--check" in sys.argv:
-        same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
-        sys.exit(
-            0 if same else "docs/export.md: figures differ from benchmarks/export.json: run benchmarks/export_page.py"
-        )
-    with staged(DOCUMENT) as staging:
-        staging.write_text(text, encoding="utf-8")
+        absent(DOCUMENT, by="make bench-export")
+    publish(DOCUMENT, document(json.loads(FIGURES.read_bytes())["parts"]), by="benchmarks/export_page.py")
 
 
 def document(parts: Parts) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from matplotlib import pyplot as plt
 
 from edgelm.bundle import staged
 from edgelm.profile.table import NONE, TIMES, Table, markdown, size
+from page import publish
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT, PICTURE = ROOT / "docs" / "compression.md", ROOT / "docs" / "pareto.png"
@@ -44,12 +44,7 @@ def main() -> None:
     """Write both, or check the document."""
     result, ablation, budget = (_read(name) for name in ("compression", "ablation", "budget"))
     assert result is not None, "expected benchmarks/compression.json: run benchmarks/compression.py"
-    text = document(result, ablation, budget)
-    if "--check" in sys.argv:
-        same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
-        sys.exit(0 if same else "docs/compression.md: figures differ from benchmarks/: run benchmarks/pareto.py")
-    with staged(DOCUMENT) as staging:
-        staging.write_text(text, encoding="utf-8")
+    publish(DOCUMENT, document(result, ablation, budget), by="benchmarks/pareto.py")
     with staged(PICTURE) as staging:
         picture(result["rows"], staging)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from edgelm.bundle import staged
 from edgelm.profile.table import NONE, Table, markdown, size
+from page import absent, publish
 from peer.figures import TOKENS, Parts, Row, artifacts, cell, length, medians, timed, verdicts
 from peer.picture import draw
 from peer.table import BASE, PEERS, TEACHER
@@ -26,14 +26,9 @@ MODELS = {BASE: "DistilBERT-base, 66.4 M parameters of random value", TEACHER: "
 def main() -> None:
     """Write both, or check the page. Without figures there is none."""
     if not FIGURES.exists():
-        sys.exit("docs/peers.md: has no figures: run make bench" if DOCUMENT.exists() else 0)
+        absent(DOCUMENT, by="make bench")
     parts: Parts = json.loads(FIGURES.read_bytes())["parts"]
-    text = page(parts)
-    if "--check" in sys.argv:
-        same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
-        sys.exit(0 if same else "docs/peers.md: figures differ: run benchmarks/peers_page.py")
-    with staged(DOCUMENT) as staging:
-        staging.write_text(text, encoding="utf-8")
+    publish(DOCUMENT, page(parts), by="benchmarks/peers_page.py")
     if timed(parts):
         with staged(PICTURE) as staging:
             draw({model: medians(cell(parts, model, TOKENS, 1)) for model in timed(parts)}, TOKENS, staging)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgelm.bundle import staged
 from edgelm.profile.table import TIMES, Table, markdown, size
+from page import absent, publish
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT, RESULT = ROOT / "docs" / "runtime.md", ROOT / "benchmarks" / "runtime.json"
@@ -58,13 +57,8 @@ FOR = {  # what the distributions of a plain install are for
 def main() -> None:
     """Write the page, or check it. Without figures there is no page."""
     if not RESULT.exists():
-        sys.exit("docs/runtime.md: has no figures: run make bench-runtime" if DOCUMENT.exists() else 0)
-    text = page(json.loads(RESULT.read_text(encoding="utf-8")))
-    if "--check" in sys.argv:
-        same = DOCUMENT.exists() and DOCUMENT.read_text(encoding="utf-8") == text
-        sys.exit(0 if same else "docs/runtime.md: figures differ: run benchmarks/runtime_page.py")
-    with staged(DOCUMENT) as staging:
-        staging.write_text(text, encoding="utf-8")
+        absent(DOCUMENT, by="make bench-runtime")
+    publish(DOCUMENT, page(json.loads(RESULT.read_text(encoding="utf-8"))), by="benchmarks/runtime_page.py")
 
 
 def page(result: dict[str, Any]) -> str:
