@@ -9,8 +9,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgelm.exporters import Report, tflite_static
+from edgelm.exporters import Report, tflite_quantize, tflite_static
 from edgelm.exporters import tflite as exporter
+from edgelm.exporters.ranges import Range, spread
 from edgelm.exporters.tflite_graph import slim
 from edgelm.manifest import Precision
 from edgelm.model import Encoder
@@ -142,3 +143,22 @@ def test_a_model_that_bears_no_static_rounding_is_int8_dynamic_and_says_so(
     ids = np.arange(16, dtype=np.int32)[None]
     static, dynamic = (engine("litert").load(made[one], threads=1).run(ids, np.ones_like(ids)) for one in wanted)
     np.testing.assert_array_equal(static, dynamic)
+
+
+def test_nothing_is_cut_off_what_the_model_gives_out(
+    model: Encoder, calibration: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other range is cut to nearly nothing; the output's is that of the logits that LiteRT gives in float32."""
+    exported = exporter._converted(model, (64,))
+    session, seen = engine("litert").load(exported, threads=1), list[dict[str, Range]]()
+    logits = np.stack([session.run(row[None], np.ones_like(row)[None])[0] for row in spread(calibration, 128)])
+
+    def watched(content: bytes, spans: dict[str, Range], parts: Any) -> bytes:
+        seen.append(spans)
+        return tflite_quantize.static(content, spans, parts)
+
+    monkeypatch.setattr(tflite_static, "best_range", lambda values, low, high: Range(-1e-3, 1e-3))
+    monkeypatch.setattr(tflite_static, "static", watched)
+    tflite_static.calibrated(exported, calibration)
+    (whole,) = {span for span in seen[0].values() if span != Range(-1e-3, 1e-3)}
+    np.testing.assert_allclose([whole.low, whole.high], [logits.min(), logits.max()], atol=1e-5)

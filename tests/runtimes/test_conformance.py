@@ -177,6 +177,7 @@ def test_litert_takes_the_smallest_signature_that_fits(
 
     def spy(self: Interpreter, key: str) -> Any:
         taken.append(key)
+        assert list(self.get_signature_list()) == [key]  # the weights are packed for this one alone
         return real(self, key)
 
     monkeypatch.setattr(Interpreter, "get_signature_runner", spy)
@@ -204,6 +205,22 @@ def test_from_a_bundle_it_computes_what_it_computes_from_the_artifact(
         request = batch(lengths, width)
         np.testing.assert_array_equal(opened.run(*request), alone.run(*request))
     assert opened.explain() == alone.explain()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what a process has mapped")
+def test_onnxruntime_maps_the_weights_where_they_lie_in_the_bundle(tiny_bundle: Path) -> None:
+    bundle = Bundle(tiny_bundle)
+    variant = next(v for v in bundle.manifest.variants if v.file == "model.fp32.onnx")
+
+    def mapped() -> bool:
+        return str(tiny_bundle.resolve()) in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+    whole = runtimes.engine("onnxruntime").load(bundle.read(variant.file), threads=1)
+    assert not mapped()
+    session = runtimes.load(bundle, variant, threads=1)
+    assert mapped()
+    session.close()
+    whole.close()
 
 
 @pytest.mark.parametrize("name", NAMES[1:])

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import sample
@@ -99,6 +100,14 @@ def test_fp32_may_differ_by_rounding_alone() -> None:
     rows = golden([10.0, -20.0])
     assert selftest.compare(FP32, Answers({0: [10.001, -20.001]}), rows).passed
     assert not selftest.compare(FP32, Answers({0: [10.03, -20.0]}), rows).passed
+
+
+def test_fp16_may_differ_by_the_rounding_of_half_precision_and_fp32_may_not() -> None:
+    rows, half = golden([10.0, -20.0]), msgspec.structs.replace(FP32, precision="fp16")
+    near, far = Answers({0: [10.18, -19.82]}), Answers({0: [10.25, -20.0]})
+    assert selftest.compare(half, near, rows).passed
+    assert not selftest.compare(FP32, near, rows).passed
+    assert not selftest.compare(half, far, rows).passed
 
 
 def test_logits_of_another_shape_fail() -> None:
