@@ -42,7 +42,7 @@ class Fastest(Strict, frozen=True, kw_only=True):
         left_out: as in ``Choice``.
     """
 
-    schema: Literal["edgelm.fastest/1"] = "edgelm.fastest/1"
+    schema: Literal["edgelm.fastest/2"] = "edgelm.fastest/2"
     bundle: str
     device: str
     threads: int
