@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -55,6 +54,8 @@ def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = 
     region = bundle.region(variant.file)
     if region is None:
         return load(bundle.read(variant.file), threads=threads, place=place)
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(bundle.check, variant.file, region)  # meanwhile: hashing takes as long as starting
         try:
