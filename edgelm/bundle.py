@@ -94,11 +94,11 @@ class Bundle:
         """
         with self._open() as archive, _found(name, self.path):
             entry = archive.getinfo(name)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            return None
-        with _found(name, self.path), self.path.open("rb") as file:
-            file.seek(entry.header_offset)
-            *_, named, extra = struct.unpack(_LOCAL, file.read(_LOCAL_HEADER))
+            if entry.compress_type != zipfile.ZIP_STORED:
+                return None
+            with self.path.open("rb") as file:
+                file.seek(entry.header_offset)
+                *_, named, extra = struct.unpack(_LOCAL, file.read(_LOCAL_HEADER))
         return Region(self.path.resolve(), entry.header_offset + _LOCAL_HEADER + named + extra, entry.file_size)
 
     def check(self, name: str, region: Region) -> None:

@@ -5,7 +5,6 @@ Some encoders have a few neurons of huge output, which the next layer scales dow
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +41,7 @@ def _peak(tensor: TensorProto) -> float:
 
 def _seen(model: ModelProto, rows: Sequence[Ids]) -> set[str]:
     """Results of operators that are larger than ``MOST`` on some row."""
-    watched = onnx.shape_inference.infer_shapes(copy.deepcopy(model))
+    watched = onnx.shape_inference.infer_shapes(model)  # a copy
     known = {value.name for value in watched.graph.output}
     inside = [v.name for v in watched.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT]
     names = [name for name in inside if name not in known]

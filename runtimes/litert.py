@@ -47,7 +47,7 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
     Raises:
         BundleError: LiteRT does not take it, or it has no such signatures.
     """
-    return _started(bytes(bytearray(artifact)), threads, place)  # a copy: see Content
+    return _started(bytes(memoryview(artifact)), threads, place)  # a copy: see Content
 
 
 def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
