@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import psutil
 
@@ -37,12 +38,13 @@ def machine() -> Machine:
         cores=cores(),
         memory_bytes=int(psutil.virtual_memory().total),
         versions=_versions(),
+        gpus=_gpus(),
     )
 
 
 def fingerprint(this: Machine) -> str:
-    """What stays the same when software changes, as one word: processor, extensions, cores and memory in GiB."""
-    facts = (this.arch, this.cpu, *this.isa, str(this.cores), str(round(this.memory_bytes / 2**30)))
+    """What stays the same when software changes, as one word: processor, extensions, cores, memory in GiB, GPUs."""
+    facts = (this.arch, this.cpu, *this.isa, str(this.cores), str(round(this.memory_bytes / 2**30)), *this.gpus)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
@@ -87,6 +89,13 @@ def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether the wanted words stand in the others, next to each other and in order."""
     size = len(wanted)
     return any(list(words[at : at + size]) == list(wanted) for at in range(len(words) - size + 1))
+
+
+def _gpus() -> tuple[str, ...]:
+    """What NVIDIA's driver has, as it numbers them: by the place on the bus."""
+    told = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for path in told for line in path.read_text(encoding="utf-8").splitlines()]
+    return tuple(line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
 
 
 def _versions() -> dict[str, str]:

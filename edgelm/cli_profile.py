@@ -27,7 +27,7 @@ __all__ = ["compare", "profile"]
 
 def profile(
     bundle: BundlePath,
-    device: Annotated[str, Option("--device", help="auto or cpu.")] = "auto",
+    device: Annotated[str, Option("--device", help="auto (the CPU), cpu, cuda, cuda:1, …")] = "auto",
     engine: EngineName = None,
     precision: PrecisionName = None,
     threads: Threads = None,
@@ -55,10 +55,8 @@ def profile(
 ) -> None:
     """Latency and memory of each variant, on this machine or another."""
     from edgelm.bundle import Bundle
-    from edgelm.predictor import check_device
     from edgelm.profile import files, session
 
-    check_device(device)
     check_outputs(html, save, json_out)
     if save:
         files.check_new(save, force=force)
@@ -83,6 +81,7 @@ def profile(
         "engines": (engine,) if engine else None,
         "precisions": (precision,) if precision else None,
         "threads": threads,
+        "device": device,
     }
     opened = Bundle(bundle)
     if host:

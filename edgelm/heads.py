@@ -120,7 +120,8 @@ class PoolingHead(Head):
         else:
             counted = attention_mask[:, :, None].to(hidden.dtype)
             pooled = (hidden * counted).sum(1) / counted.sum(1)
-        return functional.normalize(pooled, dim=-1) if self.normalize else pooled
+        # as torch's normalize, which expands the lengths first, to a shape that a graph would have to compute
+        return pooled / pooled.norm(dim=-1, keepdim=True).clamp_min(1e-12) if self.normalize else pooled
 
     def shape(self, batch: int, tokens: int) -> tuple[int, ...]:
         """See ``Head``."""

@@ -104,6 +104,7 @@ class Machine(Strict, frozen=True, kw_only=True):
         cores: physical cores that this process may use.
         memory_bytes: that the system has.
         versions: of Python, edgelm and the engines.
+        gpus: names of NVIDIA's GPUs, by their numbers.
     """
 
     arch: str
@@ -113,6 +114,7 @@ class Machine(Strict, frozen=True, kw_only=True):
     cores: int
     memory_bytes: int
     versions: dict[str, str]
+    gpus: tuple[str, ...] = ()
 
 
 class Score(Strict, frozen=True, kw_only=True):

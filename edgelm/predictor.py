@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgelm import runtimes, tasks
+from edgelm import batches, runtimes, tasks
 from edgelm.bundle import Bundle
 from edgelm.devices.machine import cores
-from edgelm.errors import DataError, DeviceUnavailable
+from edgelm.errors import DataError
 from edgelm.manifest import Manifest, Variant
 from edgelm.runtimes import Logits, Session, selftest
 from edgelm.runtimes.choose import able, fastest
@@ -22,7 +22,7 @@ from edgelm.runtimes.place import CPU, Place, parse
 from edgelm.tasks import check_options
 from edgelm.text import Tokenizer, Window
 
-__all__ = ["Model", "check_device", "load", "place"]
+__all__ = ["Model", "load", "place"]
 
 _log = logging.getLogger("edgelm")
 
@@ -168,8 +168,8 @@ class Model:
         check_options(self.task, options, self.manifest.task)
         cut = self.task.cut(self.tokenizer, several, **options)
         answers = [
-            self.task.answer(self.tokenizer, given, windows, [self.run(window) for window in windows], **options)
-            for given, windows in zip(several, cut, strict=True)
+            self.task.answer(self.tokenizer, given, windows, outputs, **options)
+            for given, windows, outputs in zip(several, cut, self._outputs(cut), strict=True)
         ]
         if alone and not (self.manifest.task == "text-classification" and "top_k" not in options):
             return answers[0]
@@ -191,7 +191,7 @@ class Model:
         if stride is None:
             return self.logits(texts)
         cut = self.task.cut(self.tokenizer, texts, stride=stride)
-        found = [self.task.joined(windows, [self.run(window) for window in windows]) for windows in cut]
+        found = [self.task.joined(*both) for both in zip(cut, self._outputs(cut), strict=True)]
         return np.stack(found) if found else np.zeros((0, 0), np.float32)
 
     def logits(self, texts: Sequence[str]) -> Logits:
@@ -199,16 +199,25 @@ class Model:
         windows = self.tokenizer.windows(texts)
         if not windows:
             return np.zeros((0, len(self.labels)), np.float32)
-        return np.stack([self.run(window) for window in windows])
+        return np.stack([output for (output,) in self._outputs([[window] for window in windows])])
 
     def run(self, window: Window) -> Logits:
-        """The output for what is read at once, without its batch axis.
-
-        One by one, at its own length: nothing is padded, and int8 gives a text the same answer alone and among others
-        (dynamic quantization scales a whole batch by its largest activation).
-        """
-        output: Logits = self._session.run(window.ids[None], np.ones_like(window.ids)[None])[0]
+        """The output for what is read at once, without its batch axis."""
+        ((output,),) = self._outputs([[window]])
         return output
+
+    def _outputs(self, cut: Sequence[Sequence[Window]]) -> Iterator[list[Logits]]:
+        """The outputs for the windows of each input.
+
+        On a CPU one by one, at their own lengths: nothing is padded, and int8 gives a text the same answer alone and
+        among others (dynamic quantization scales a whole batch by its largest activation).
+        """
+        at_once: int = getattr(self._session, "tokens_at_once", 0)
+        if at_once and self.variant.precision in ("fp16", "fp32"):
+            yield from batches.outputs(self._session, cut, at_once, self.manifest.max_tokens)
+            return
+        for windows in cut:
+            yield [self._session.run(window.ids[None], np.ones_like(window.ids)[None])[0] for window in windows]
 
     def explain(self) -> dict[str, Any]:
         """What runs: engine, device, provider, threads, signatures, nodes, artifact, self-test, and why this one."""
@@ -231,16 +240,3 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that ``edgelm profile`` does not measure on.
-
-    Raises:
-        DeviceUnavailable: it is neither ``auto`` nor ``cpu``, or there is none of that name.
-    """
-    if place(device).device != "cpu":
-        raise DeviceUnavailable(
-            f"device '{device}' would not really be used: edgelm profile measures on the CPU; "
-            "ask for device 'cpu' or 'auto'"
-        )

@@ -125,7 +125,8 @@ def _probes(model: Encoder, limit: int) -> list[Ids]:
 class _Attention(nn.Module):
     """An attention sublayer written with ONNX's own operator, which takes the heads side by side in 3-D.
 
-    ONNX Runtime's kernel needs the mask to have the rows of the queries: [batch, 1, rows, tokens].
+    ONNX Runtime's kernel needs the mask to have the rows of the queries: [batch, 1, rows, tokens]. They come from a sum
+    with zeros, since a shape that the graph computes would be computed on the CPU, also where all else is on a GPU.
     """
 
     def __init__(self, trained: Any) -> None:
@@ -133,7 +134,7 @@ class _Attention(nn.Module):
         self.q, self.k, self.v, self.out, self.heads = trained.q, trained.k, trained.v, trained.out, trained.heads
 
     def forward(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-        mask = bias.expand(-1, -1, queries.shape[1], -1)
+        mask = bias if queries.shape[1] == 1 else bias + 0.0 * bias.transpose(2, 3)
         q, k, v = self.q(queries), self.k(x), self.v(x)
         mixed = torch.onnx.ops.attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.heads)[0]
         out: Tensor = self.out(mixed)

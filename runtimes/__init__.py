@@ -26,7 +26,11 @@ Logits = NDArray[np.float32]
 
 
 class Session(Protocol):
-    """A loaded artifact. Several threads may call it at the same time."""
+    """A loaded artifact. Several threads may call it at the same time.
+
+    It may also have ``tokens_at_once``: how many tokens, rows times length, keep it busy, where rows run together cost
+    less than one by one, as on a GPU.
+    """
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Run one batch.

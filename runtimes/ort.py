@@ -7,20 +7,20 @@ import os
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
 from edgelm.bundle import Bundle
 from edgelm.errors import BundleError, DataError, DeviceUnavailable
 from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes import providers as known
 from edgelm.runtimes.external import referring
+from edgelm.runtimes.graphs import Graphs
 from edgelm.runtimes.place import CPU, Place
 from edgelm.runtimes.providers import PROVIDERS, Provider
 
 __all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
 
 FORMAT = "onnx"
+TOKENS, _LOGITS = 8192, 2**24
 DEVICES = tuple(PROVIDERS)
 
 
@@ -66,9 +66,8 @@ def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = 
 
 def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Session:
     """A session of a model whose weights are in it, or in a file of a folder."""
-    onnxruntime = _imported()
-    wanted = PROVIDERS[place.device]
-    if wanted.memory == "cuda":
+    onnxruntime, wanted = _imported(), PROVIDERS[place.device]
+    if wanted.nvidia:
         onnxruntime.preload_dlls()  # of the packages that pip brings beside onnxruntime-gpu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -79,10 +78,21 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+
+    def start(**more: str) -> Any:
+        providers = [(wanted.name, wanted.options(place) | more)]
+        return onnxruntime.InferenceSession(artifact, options, providers=providers, enable_fallback=0)
+
+    session, recorded = None, place.device == "cuda" and not place.allow_cpu_ops
     try:
-        session = onnxruntime.InferenceSession(
-            artifact, options, providers=[(wanted.name, wanted.options(place))], enable_fallback=0
-        )
+        if recorded:
+            try:
+                session = start(enable_cuda_graph="1")
+            except Exception as exc:  # see below
+                if "graph" not in str(exc):
+                    raise
+                recorded = False  # some nodes are left to the CPU: a plain session tells which
+        session = session or start()
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
         version = onnxruntime.__version__
         if place.device != "cpu" and wanted.name in str(exc):
@@ -100,21 +110,22 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
         "lengths": [],
         "nodes": counts,
     }
-    return _Bound(session, facts, wanted.memory, place.number) if wanted.memory else _Session(session, facts)
+    if not wanted.nvidia:
+        return _Session(session, facts)
+    at_once = _tokens_at_once(session.get_outputs()[0].shape)
+    running = Graphs(onnxruntime, session, place.number) if recorded else session
+    return _Session(running, facts | {"cuda_graphs": recorded}, tokens_at_once=at_once)
 
 
 class _Session:
-    def __init__(self, session: Any, facts: dict[str, Any]) -> None:
-        self._session, self._facts = session, facts
+    def __init__(self, session: Any, facts: dict[str, Any], tokens_at_once: int = 0) -> None:
+        self._session, self._facts, self.tokens_at_once = session, facts, tokens_at_once
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         session = self._session  # once: another thread may close it meanwhile
         if session is None:
             raise DataError("the model is closed: load it again")
-        return self._run(session, {"input_ids": input_ids, "attention_mask": attention_mask})
-
-    def _run(self, session: Any, feed: dict[str, Ids]) -> Logits:
-        logits: Logits = session.run(None, feed)[0]
+        logits: Logits = session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
         return logits
 
     def explain(self) -> dict[str, Any]:
@@ -124,23 +135,10 @@ class _Session:
         self._session = None
 
 
-class _Bound(_Session):
-    """With inputs and outputs in the device's memory, so that a run copies each of them once."""
-
-    def __init__(self, session: Any, facts: dict[str, Any], memory: str, number: int) -> None:
-        super().__init__(session, facts)
-        self._memory, self._number = memory, number
-
-    def _run(self, session: Any, feed: dict[str, Ids]) -> Logits:
-        onnxruntime = _imported()
-        binding = session.io_binding()
-        for name, values in feed.items():
-            on_device = onnxruntime.OrtValue.ortvalue_from_numpy(values, self._memory, self._number)
-            binding.bind_ortvalue_input(name, on_device)
-        binding.bind_output(session.get_outputs()[0].name, self._memory, self._number)
-        session.run_with_iobinding(binding)
-        logits: Logits = binding.copy_outputs_to_cpu()[0].astype(np.float32, copy=False)
-        return logits
+def _tokens_at_once(output: list[int | str]) -> int:
+    """How many tokens keep a GPU busy, unless that many have more logits than is good to hold, as of a vocabulary."""
+    each = output[-1] if len(output) == 3 and isinstance(output[-1], int) else 1
+    return max(1, min(TOKENS, _LOGITS // each))
 
 
 def _imported() -> Any:
@@ -171,11 +169,12 @@ def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, C
             f"device '{place}': {wanted.name} is installed but does not start on this machine, and ONNX Runtime would "
             f"use {', '.join(started)}: pip install '{wanted.package}'{needs}"
         )
-    others = sum((kinds for name, kinds in nodes.items() if name != wanted.name), Counter[str]())
+    elsewhere = (kinds for name, kinds in nodes.items() if name != wanted.name)
+    others = Counter({kind: n for kind, n in sum(elsewhere, Counter[str]()).items() if kind not in wanted.host})
     if others and not place.allow_cpu_ops:
         count, kinds = others.total(), ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
         raise DeviceUnavailable(
-            f"device '{place}': {count} of {count + sum(nodes.get(wanted.name, Counter()).values())} nodes would run "
+            f"device '{place}': {count} of {sum(map(Counter.total, nodes.values()))} nodes would run "
             f"on the CPU ({kinds}): take another precision, or allow_cpu_ops=True (--allow-cpu-ops)"
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,48 @@ class Provider:
         name: as ONNX Runtime spells it.
         package: what brings it, as pip takes it.
         system: the only one that it exists on, as ``platform.system()`` spells it; empty for any.
-        memory: of the device, as ``OrtValue`` names it, for binding inputs and outputs; empty where that is the CPU's.
+        nvidia: needs a GPU of NVIDIA and its driver.
         needs: what pip does not bring.
         numbered: whether there can be several, chosen by ``device_id``.
+        settings: what it is told besides.
+        host: kinds of nodes that it has kernels for, and that ONNX Runtime gives to the CPU nevertheless where they
+            compute shapes, which are in the host's memory anyway; these are not held against it.
     """
 
     name: str
     package: str = "onnxruntime"
     system: str = ""
-    memory: str = ""
+    nvidia: bool = False
     needs: str = ""
     numbered: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    host: frozenset[str] = frozenset()
 
     def options(self, place: Place) -> dict[str, Any]:
         """What the provider is told."""
-        return {"device_id": place.number} if self.numbered else {}
+        return {**({"device_id": place.number} if self.numbered else {}), **self.settings}
 
 
 _NVIDIA = "onnxruntime-gpu[cuda,cudnn]"
 PROVIDERS = {
     "coreml": Provider("CoreMLExecutionProvider", system="Darwin"),
     "cpu": Provider("CPUExecutionProvider"),
-    "cuda": Provider("CUDAExecutionProvider", _NVIDIA, memory="cuda", needs="an NVIDIA driver", numbered=True),
+    "cuda": Provider(
+        "CUDAExecutionProvider",
+        _NVIDIA,
+        nvidia=True,
+        needs="an NVIDIA driver",
+        numbered=True,
+        settings={"use_tf32": "0"},  # fp32 means fp32: TF32 has no more digits than fp16, which is asked for by name
+        host=frozenset({"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze"}),
+    ),
     "directml": Provider("DmlExecutionProvider", "onnxruntime-directml", "Windows", numbered=True),
     "openvino": Provider("OpenVINOExecutionProvider", "onnxruntime-openvino"),
     "qnn": Provider("QNNExecutionProvider", "onnxruntime-qnn<2", "Windows", needs="a Qualcomm NPU"),
     "tensorrt": Provider(
         "TensorrtExecutionProvider",
         f"{_NVIDIA}' 'tensorrt",
-        memory="cuda",
+        nvidia=True,
         needs="an NVIDIA driver",
         numbered=True,
     ),
@@ -72,6 +85,6 @@ def missing(device: str, available: Sequence[str], version: str) -> str | None:
     if wanted.system not in ("", platform.system()):
         return f"{here}, which exists on {wanted.system} alone, and this is {platform.system()}: ask for device 'cpu'"
     lacks = f", and {wanted.needs}" if wanted.needs else ""
-    if wanted.memory == "cuda" and Path("/proc/driver/nvidia/version").exists():
+    if wanted.nvidia and Path("/proc/driver/nvidia/version").exists():
         lacks = ""
     return f"{here}: pip uninstall -y onnxruntime && pip install '{wanted.package}'{lacks}"

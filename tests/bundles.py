@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import edgelm
 from edgelm.bundle import Bundle, staged
 from edgelm.manifest import Variant
+from edgelm.predictor import Model
 
 KINDS = ("bert", "distilbert", "roberta")
 ANY = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}  # the weights are random
@@ -65,14 +66,19 @@ def of_task(kind: str, task: str, out: Path) -> Path:
 def answered(path: Path, variant: Variant) -> Answers:
     """Load a variant, which tests it with the golden inputs, and ask."""
     with edgelm.load(path, engine=variant.engine, precision=variant.precision, threads=1) as model:
-        inputs: list[Any] = [text for text in tiny.TEXTS if text]
-        if (mask := model.manifest.mask_token_id) is not None:
-            inputs = [f"{text} {model.tokenizer.piece(mask)}" for text in inputs]
-        if model.manifest.task == "question-answering":
-            inputs = [{"question": inputs[4], "context": text} for text in inputs]
-        cut = model.task.cut(model.tokenizer, inputs)
-        outputs = [model.run(window).tolist() for windows in cut for window in windows]
-        return Answers(outputs, model(inputs))
+        return asked(model)
+
+
+def asked(model: Model) -> Answers:
+    """What a model answers to the texts."""
+    inputs: list[Any] = [text for text in tiny.TEXTS if text]
+    if (mask := model.manifest.mask_token_id) is not None:
+        inputs = [f"{text} {model.tokenizer.piece(mask)}" for text in inputs]
+    if model.manifest.task == "question-answering":
+        inputs = [{"question": inputs[4], "context": text} for text in inputs]
+    cut = model.task.cut(model.tokenizer, inputs)
+    outputs = [model.run(window).tolist() for windows in cut for window in windows]
+    return Answers(outputs, model(inputs))
 
 
 def _exported(checkpoint: Path, out: Path, export: dict[str, Any], **keys: Any) -> Path:

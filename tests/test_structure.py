@@ -23,6 +23,7 @@ FLOORS = [
     {"edgelm.text", "edgelm.tasks", "edgelm.bundle"},
     {"edgelm.devices"},
     {"edgelm.runtimes"},
+    {"edgelm.batches"},
     {"edgelm.predictor", "edgelm.verify", "edgelm.doctor"},
     {"edgelm.profile"},
     {"edgelm.heads", "edgelm.data"},

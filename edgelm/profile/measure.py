@@ -20,6 +20,7 @@ from edgelm.profile.subject import Extra, choose, loaded
 from edgelm.profile.timing import interleaved
 from edgelm.progress import Advance, Progress, silent
 from edgelm.runs import Conditions, Profile, Run
+from edgelm.runtimes.place import CPU, Place
 
 __all__ = ["LENGTHS", "merge", "profile_bundle", "profile_of", "steps"]
 
@@ -38,6 +39,7 @@ def profile_bundle(
     tokens: Sequence[int] = LENGTHS,
     batch: int = 1,
     threads: int | None = None,
+    place: Place = CPU,
     seconds: float = 3.0,
     min_count: int = 100,
     warmup: int = 5,
@@ -53,6 +55,7 @@ def profile_bundle(
         tokens: lengths; those beyond what the bundle takes are left out.
         batch: rows a request.
         threads: for each engine; the physical cores that this process may use when not given.
+        place: where to run.
         seconds: at least so long for each length, all variants together.
         min_count: and at least so many samples of each.
         warmup: requests of each before that, not counted.
@@ -65,9 +68,10 @@ def profile_bundle(
     """
     threads, bundle, runs = threads or cores(), Bundle(Path(bundle_path)), list[Run]()
     lengths = _lengths(bundle.manifest, tokens)
-    variants = choose(bundle.manifest, engines, precisions)
+    variants = choose(bundle.manifest, engines, precisions, place)
     with ExitStack() as stack:
-        subjects = [*baseline, *(loaded(stack, bundle, one, threads=threads, batch=batch) for one in variants)]
+        sessions = (loaded(stack, bundle, one, threads=threads, batch=batch, place=place) for one in variants)
+        subjects = [*baseline, *sessions]
         advance = stack.enter_context(progress("measure latency", _STEPS * len(lengths)))
         for length in lengths:
             request = token_ids(length, batch=batch, vocab=bundle.manifest.model.vocab)

@@ -1,6 +1,7 @@
 """Memory and start of a fresh process that only loads and runs one variant.
 
-``python -m edgelm.profile.memory BUNDLE FILE TOKENS THREADS BATCH STARTED`` is that process: it prints one JSON object.
+``python -m edgelm.profile.memory BUNDLE FILE TOKENS THREADS BATCH DEVICE STARTED`` is that process: it prints a JSON
+object.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _REQUESTS = 20  # the engines allocate on the first request and keep what they h
 _REST_S = 0.5
 
 
-def fresh(bundle: Path, file: str, *, tokens: int, threads: int, batch: int = 1) -> Fresh:
+def fresh(bundle: Path, file: str, *, tokens: int, threads: int, batch: int = 1, device: str = "cpu") -> Fresh:
     """Measure a variant in a process of its own.
 
     Args:
@@ -32,6 +33,7 @@ def fresh(bundle: Path, file: str, *, tokens: int, threads: int, batch: int = 1)
         tokens: length of the request.
         threads: for the engine.
         batch: rows a request.
+        device: to run on, as ``edgelm.load`` takes it.
 
     Returns:
         Times and memory: the interpreter and the libraries are in them, because an app needs them too.
@@ -39,8 +41,8 @@ def fresh(bundle: Path, file: str, *, tokens: int, threads: int, batch: int = 1)
     Raises:
         DeviceUnavailable: the process failed; the last line that it wrote is in the message.
     """
-    numbers = [str(number) for number in (tokens, threads, batch, time.monotonic_ns())]
-    command = [sys.executable, "-m", "edgelm.profile.memory", str(bundle), file, *numbers]
+    words = [str(word) for word in (tokens, threads, batch, device, time.monotonic_ns())]
+    command = [sys.executable, "-m", "edgelm.profile.memory", str(bundle), file, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
@@ -91,20 +93,22 @@ def main(arguments: list[str]) -> None:
     """Load one variant, run it, rest, and print what this process took as JSON.
 
     Args:
-        arguments: BUNDLE FILE TOKENS THREADS BATCH STARTED, the last in nanoseconds of the system's monotonic clock.
+        arguments: BUNDLE FILE TOKENS THREADS BATCH DEVICE STARTED, the last in nanoseconds of the system's monotonic
+            clock.
     """
     # Imported here, so that the parent that only calls `fresh` does not need them.
     from edgelm.bundle import Bundle
     from edgelm.profile.inputs import token_ids
     from edgelm.runtimes import load as load_variant
+    from edgelm.runtimes.place import parse
 
-    path, file, *numbers = arguments
-    tokens, threads, batch, started = (int(number) for number in numbers)
+    path, file, *numbers, device, begun = arguments
+    (tokens, threads, batch), started = (int(number) for number in numbers), int(begun)
     answered = 0
     begin = time.monotonic_ns()
     bundle = Bundle(Path(path))
     variant = next(variant for variant in bundle.manifest.variants if variant.file == file)
-    session = load_variant(bundle, variant, threads=threads)
+    session = load_variant(bundle, variant, threads=threads, place=parse(device))
     load = time.monotonic_ns() - begin
     ids, mask = token_ids(tokens, batch=batch, vocab=bundle.manifest.model.vocab)
     times = list[int]()

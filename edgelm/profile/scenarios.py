@@ -18,6 +18,7 @@ from edgelm.profile.measure import profile_of
 from edgelm.profile.subject import Extra, choose, loaded
 from edgelm.progress import Progress, silent
 from edgelm.runs import Conditions, Profile, Run
+from edgelm.runtimes.place import CPU, Place
 
 __all__ = ["BOUND_MS", "profile_scenario", "throughput"]
 
@@ -37,6 +38,7 @@ def profile_scenario(
     engines: Collection[str] | None = None,
     precisions: Collection[str] | None = None,
     threads: int | None = None,
+    place: Place = CPU,
     min_seconds: float = MIN_SECONDS,
     min_count: int = MIN_COUNT,
     rate: float | None = None,
@@ -53,6 +55,7 @@ def profile_scenario(
         engines: only these; all that can run here when not given.
         precisions: only these; all when not given.
         threads: for each engine; the physical cores that this process may use when not given.
+        place: where to run.
         min_seconds: each variant for at least so long.
         min_count: and for at least so many requests.
         rate: requests a second of ``server``; half of what the variant can do when not given.
@@ -65,10 +68,10 @@ def profile_scenario(
         MissingExtra: LoadGen is not installed.
     """
     threads, runs = threads or cores(), list[Run]()
-    variants = choose(bundle.manifest, engines, precisions)
+    variants = choose(bundle.manifest, engines, precisions, place)
     with ExitStack() as stack, progress(f"measure {scenario}", len(variants)) as advance:
         for variant in variants:
-            subject = loaded(stack, bundle, variant, threads=threads)
+            subject = loaded(stack, bundle, variant, threads=threads, place=place)
             able = _rate(subject, requests)
             asked = able if scenario != "server" else rate or able * _SHARE
             load = Load(

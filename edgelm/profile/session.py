@@ -10,6 +10,7 @@ from typing import Any, cast
 from edgelm.bundle import Bundle
 from edgelm.devices.power import Meter, meter
 from edgelm.errors import DataError
+from edgelm.predictor import place
 from edgelm.profile.deeper import with_energy, with_ops
 from edgelm.profile.inputs import Request, from_histogram, from_texts
 from edgelm.profile.loadgen import MIN_SECONDS, SCENARIOS
@@ -18,6 +19,7 @@ from edgelm.profile.scenarios import profile_scenario
 from edgelm.profile.sustained import profile_sustained
 from edgelm.progress import Progress
 from edgelm.runs import Profile
+from edgelm.runtimes.place import CPU
 from edgelm.text import sample
 
 __all__ = ["Asked", "asked", "measure"]
@@ -119,14 +121,20 @@ def measure(
     engines: Collection[str] | None,
     precisions: Collection[str] | None,
     threads: int | None,
+    device: str,
     progress: Progress,
 ) -> Profile:
     """Measure a bundle on this machine.
 
     Raises:
+        DataError: what was asked for is measured on the CPU alone.
         EdgelmError: as in ``profile_bundle``, ``profile_scenario`` and ``profile_sustained``.
     """
-    common: dict[str, Any] = {"engines": engines, "precisions": precisions, "threads": threads, "progress": progress}
+    where = place(device)
+    if where != CPU and (what.per_layer or what.meter):
+        raise DataError(f"--per-layer and --energy are of the CPU: leave them out, or --device {device}")
+    common: dict[str, Any] = {"engines": engines, "precisions": precisions, "threads": threads}
+    common |= {"place": where, "progress": progress}
     if what.scenario == "quick":
         profile = profile_bundle(bundle.path, tokens=what.tokens, seconds=what.seconds, **common)
         if what.per_layer:

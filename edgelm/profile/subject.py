@@ -13,6 +13,7 @@ from edgelm.profile import memory
 from edgelm.runs import Fresh
 from edgelm.runtimes import Ids, load
 from edgelm.runtimes.choose import able
+from edgelm.runtimes.place import CPU, Place
 
 __all__ = ["Extra", "choose", "loaded"]
 
@@ -37,35 +38,44 @@ class Extra:
 
 
 def choose(
-    manifest: Manifest, engines: Collection[str] | None = None, precisions: Collection[str] | None = None
+    manifest: Manifest,
+    engines: Collection[str] | None = None,
+    precisions: Collection[str] | None = None,
+    place: Place = CPU,
 ) -> list[Variant]:
-    """The variants of a bundle that can run on this machine, in its order.
+    """The variants of a bundle that can run on a device of this machine, in its order.
 
     Args:
         manifest: of the bundle.
         engines: only these, which must be able to run here; all that can when not given.
-        precisions: only these; all when not given.
+        precisions: only these; all when not given, and on a GPU fp16.
+        place: where to run.
 
     Raises:
         DeviceUnavailable: the bundle has nothing that was asked for, or this machine cannot run it; with the cure.
     """
     asked = itertools.product(engines or (None,), precisions or (None,))
-    found = [variant for name, precision in asked for variant in able(manifest, name, precision)]
+    found = [variant for name, precision in asked for variant in able(manifest, name, precision, place.device)]
     return [variant for variant in manifest.variants if variant in found]
 
 
-def loaded(stack: ExitStack, bundle: Bundle, variant: Variant, *, threads: int, batch: int = 1) -> Extra:
+def loaded(
+    stack: ExitStack, bundle: Bundle, variant: Variant, *, threads: int, batch: int = 1, place: Place = CPU
+) -> Extra:
     """A variant, loaded until the stack is left.
 
     Raises:
         BundleError: its engine does not take it.
+        DeviceUnavailable: it would not really, or not wholly, run there.
     """
-    session = load(bundle, variant, threads=threads)
+    session, where = load(bundle, variant, threads=threads, place=place), str(place)
     stack.callback(session.close)
     return Extra(
         engine=variant.engine,
         precision=variant.precision,
         run=session.run,
-        fresh=lambda tokens: memory.fresh(bundle.path, variant.file, tokens=tokens, threads=threads, batch=batch),
+        fresh=lambda tokens: memory.fresh(
+            bundle.path, variant.file, tokens=tokens, threads=threads, batch=batch, device=where
+        ),
         provider=str(session.explain().get("provider", "")),
     )

@@ -22,6 +22,7 @@ from edgelm.progress import Progress, silent
 from edgelm.runs import Conditions, Profile, Run
 from edgelm.runtimes import load
 from edgelm.runtimes.choose import fastest
+from edgelm.runtimes.place import CPU, Place
 
 __all__ = ["Series", "Window", "profile_sustained", "repeat", "windows"]
 
@@ -79,6 +80,7 @@ def profile_sustained(
     engines: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     threads: int | None = None,
+    place: Place = CPU,
     progress: Progress = silent,
 ) -> Profile:
     """Run one variant without a pause: of those that fit the filters, the fastest here.
@@ -90,6 +92,7 @@ def profile_sustained(
         engines: only these; all that can run here when not given.
         precisions: only these; all when not given.
         threads: for the engine; the physical cores that this process may use when not given.
+        place: where to run.
         progress: told what is being done.
 
     Raises:
@@ -97,8 +100,8 @@ def profile_sustained(
     """
     threads = threads or cores()
     with ExitStack() as stack, progress("measure sustained", 100) as advance:
-        variant = _fastest(bundle, choose(bundle.manifest, engines, precisions), threads)
-        subject = loaded(stack, bundle, variant, threads=threads)
+        variant = _fastest(bundle, choose(bundle.manifest, engines, precisions, place), threads, place)
+        subject = loaded(stack, bundle, variant, threads=threads, place=place)
         request = partial(subject.run, *token_ids(tokens, batch=1, vocab=bundle.manifest.model.vocab))
         for _ in range(_WARMUP):
             request()
@@ -209,15 +212,16 @@ def _between(run: Run, begin_s: float, end_s: float) -> list[Conditions]:
     return [one for one in run.during if one.clock_s is not None and begin_s <= one.clock_s - start < end_s]
 
 
-def _fastest(bundle: Bundle, variants: Sequence[Variant], threads: int) -> Variant:
+def _fastest(bundle: Bundle, variants: Sequence[Variant], threads: int, place: Place) -> Variant:
     if len(variants) == 1:
         return variants[0]
     choice = fastest(
         variants,
-        lambda variant: load(bundle, variant, threads=threads),
+        lambda variant: load(bundle, variant, threads=threads, place=place),
         bundle=bundle.path.name,
         threads=threads,
         vocab=bundle.manifest.model.vocab,
+        place=place,
     )
     choice.session.close()
     return choice.variant

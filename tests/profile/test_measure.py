@@ -77,8 +77,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     return made
 
 
-def fresh(path: Path, file: str, *, tokens: int, threads: int, batch: int) -> Fresh:
-    assert path == Path("some.edgelm")
+def fresh(path: Path, file: str, *, tokens: int, threads: int, batch: int, device: str) -> Fresh:
+    assert (path, device) == (Path("some.edgelm"), "cpu")
     return Fresh(peak_bytes=len(file) * 1000 + tokens)
 
 

@@ -17,6 +17,7 @@ from edgelm.profile.inputs import from_histogram, from_texts, token_ids
 from edgelm.profile.loadgen import Load, Outcome
 from edgelm.profile.subject import Extra
 from edgelm.runtimes import Ids
+from edgelm.runtimes.place import Place
 
 REQUESTS = [token_ids(length, batch=1, vocab=100) for length in (4, 9, 16)]
 
@@ -30,7 +31,7 @@ class Fake:
         self.seen: list[tuple[str, tuple[int, ...]]] = []
         self.loads: list[Load] = []
 
-    def loaded(self, stack: ExitStack, bundle: Any, variant: Variant, *, threads: int) -> Extra:
+    def loaded(self, stack: ExitStack, bundle: Any, variant: Variant, *, threads: int, place: Place) -> Extra:
         assert bundle is self
 
         def run(ids: Ids, mask: Ids) -> None:

@@ -27,6 +27,7 @@ class Job(Strict, frozen=True, kw_only=True):
         engines: only these.
         precisions: only these.
         threads: for each engine; the physical cores of the board when not given.
+        device: of the board, as ``edgelm.load`` takes it.
 
     The others are those of ``session.asked``.
     """
@@ -44,6 +45,7 @@ class Job(Strict, frozen=True, kw_only=True):
     engines: tuple[str, ...] | None = None
     precisions: tuple[str, ...] | None = None
     threads: int | None = None
+    device: str = "auto"
 
     @property
     def name(self) -> str:
@@ -89,6 +91,7 @@ def main(folder: Path) -> None:
                 engines=job.engines,
                 precisions=job.precisions,
                 threads=job.threads,
+                device=job.device,
                 progress=progress,
             )
         files.save(folder / board.PROFILE, measured, force=True)
