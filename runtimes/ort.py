@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from edgelm.bundle import Bundle
+from edgelm.devices.machine import machine
 from edgelm.errors import BundleError, DataError, DeviceUnavailable
 from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
@@ -68,31 +69,25 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     """A session of a model whose weights are in it, or in a file of a folder."""
     onnxruntime, wanted = _imported(), PROVIDERS[place.device]
     if wanted.nvidia:
+        _check_number(place)
         onnxruntime.preload_dlls()  # of the packages that pip brings beside onnxruntime-gpu
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # threads that wait for the next request would spin on the cores that another model needs
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
 
-    def start(**more: str) -> Any:
-        providers = [(wanted.name, wanted.options(place) | more)]
-        return onnxruntime.InferenceSession(artifact, options, providers=providers, enable_fallback=0)
+    def start(**settings: str) -> Any:
+        options = _options(onnxruntime, folder, threads)
+        if place.device == "cpu":
+            return onnxruntime.InferenceSession(artifact, options, providers=[wanted.name], enable_fallback=0)
+        options.log_severity_level = 4  # what goes wrong is raised, and need not be written to stderr as well
+        options.add_provider(wanted.name, wanted.options(place) | settings)
+        return onnxruntime.InferenceSession(artifact, options, enable_fallback=0)
 
-    session, recorded = None, place.device == "cuda" and not place.allow_cpu_ops
+    recorded = place.device == "cuda" and not place.allow_cpu_ops
     try:
-        if recorded:
-            try:
-                session = start(enable_cuda_graph="1")
-            except Exception as exc:  # see below
-                if "graph" not in str(exc):
-                    raise
-                recorded = False  # some nodes are left to the CPU: a plain session tells which
-        session = session or start()
+        try:
+            session = start(**({"enable_cuda_graph": "1"} if recorded else {}))
+        except Exception as exc:
+            if not (recorded and "graph capture" in str(exc)):
+                raise
+            session, recorded = start(), False  # some nodes are left to the CPU: which, a plain session tells
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
         version = onnxruntime.__version__
         if place.device != "cpu" and wanted.name in str(exc):
@@ -115,6 +110,32 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     at_once = _tokens_at_once(session.get_outputs()[0].shape)
     running = Graphs(onnxruntime, session, place.number) if recorded else session
     return _Session(running, facts | {"cuda_graphs": recorded}, tokens_at_once=at_once)
+
+
+def _options(onnxruntime: Any, folder: str, threads: int) -> Any:
+    """The options of every session, whose weights may be in a file of a folder."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # threads that wait for the next request would spin on the cores that another model needs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if folder:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    return options
+
+
+def _check_number(place: Place) -> None:
+    """Refuse a GPU that is not there, where the driver tells which are.
+
+    Raises:
+        DeviceUnavailable: there is none of this number.
+    """
+    gpus = machine().gpus
+    if gpus and place.number >= len(gpus):
+        known = ", ".join(f"{place.device}:{number} ({name})" for number, name in enumerate(gpus))
+        raise DeviceUnavailable(f"device '{place}': there is none of this number; this machine has {known}")
 
 
 class _Session:

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgelm.runtimes.place import Place
 
@@ -38,9 +37,9 @@ class Provider:
     settings: Mapping[str, str] = field(default_factory=dict)
     host: frozenset[str] = frozenset()
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, place: Place) -> dict[str, str]:
         """What the provider is told."""
-        return {**({"device_id": place.number} if self.numbered else {}), **self.settings}
+        return {**({"device_id": str(place.number)} if self.numbered else {}), **self.settings}
 
 
 _NVIDIA = "onnxruntime-gpu[cuda,cudnn]"

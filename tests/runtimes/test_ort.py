@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import tiny
 
 from edgelm.bundle import Bundle
+from edgelm.devices.machine import machine
 from edgelm.errors import BundleError, DeviceUnavailable
 from edgelm.runtimes import Ids, ort, providers
 from edgelm.runtimes.place import Place
@@ -69,13 +72,25 @@ def test_nodes_left_to_the_cpu_are_told_where_that_is_allowed(artifact: bytes, r
     np.testing.assert_array_equal(allowed.run(*request_), plain.run(*request_))
 
 
-def test_a_provider_that_is_not_started_is_refused(artifact: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_does_not_start_is_refused(artifact: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROVIDERS, "openvino", Provider("OpenVINOExecutionProvider", "the-package"))
-    with (
-        pytest.warns(UserWarning, match="is not in available provider names"),
-        pytest.raises(DeviceUnavailable, match=r"would use CPUExecutionProvider: pip install 'the-package'"),
-    ):
+    with pytest.raises(DeviceUnavailable, match=r"device 'openvino': ONNX Runtime .*OpenVINOExecutionProvider"):
         ort.load(artifact, threads=1, place=Place("openvino"))
+
+
+@pytest.mark.parametrize("nodes", [{}, {"CPUExecutionProvider": Counter(MatMul=3)}])
+def test_a_provider_that_ort_leaves_out_is_refused(nodes: dict[str, Counter[str]]) -> None:
+    with pytest.raises(DeviceUnavailable, match=r"would use CPUExecutionProvider: pip install 'the-package'"):
+        ort._hold(Place("openvino"), replace(AZURE, package="the-package"), ["CPUExecutionProvider"], nodes)
+
+
+def test_a_gpu_of_another_number_is_told_with_those_that_are_there(
+    artifact: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = msgspec.structs.replace(machine(), gpus=("A", "B"))
+    monkeypatch.setattr(ort, "machine", lambda: here)
+    with pytest.raises(DeviceUnavailable, match=r"device 'cuda:2': .* has cuda:0 \(A\), cuda:1 \(B\)"):
+        ort.load(artifact, threads=1, place=Place("cuda", 2))
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -116,7 +131,7 @@ def test_a_device_of_another_system_has_no_cure_by_pip(
 
 
 def test_the_number_of_a_device_is_told_to_its_provider() -> None:
-    assert PROVIDERS["cuda"].options(Place("cuda", 1)) == {"device_id": 1, "use_tf32": "0"}
+    assert PROVIDERS["cuda"].options(Place("cuda", 1)) == {"device_id": "1", "use_tf32": "0"}
     assert PROVIDERS["openvino"].options(Place("openvino")) == {}
 
 
