@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-arm check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-runtime readme clean help
+.PHONY: demo test test-arm test-gpu check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-gpu bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,9 @@ test-arm: build/bundles/.ready ## the tests of what runs on a device, on emulate
 	EDGELM_ARM=$(CURDIR)/build/arm EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest -m arm
 	PYTHONPATH=benchmarks $(BIN)/python -m arm.suite --json build/test-arm.json
 	$(BIN)/python benchmarks/arm/count.py build/bundles/tiny.edgelm --json build/arm.json
+
+test-gpu: build/bundles/.ready ## the tests on a CUDA GPU, with onnxruntime-gpu in place of onnxruntime
+	EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest tests/gpu
 
 check: .venv/.ready ## ruff and mypy
 	$(BIN)/ruff check .
@@ -81,6 +84,10 @@ bench-export: .venv/.ready ## docs/export.md: DATA=folder MODELS=folder (two to 
 bench-runtime: .venv/.ready ## docs/runtime.md, on a quiet machine (half an hour; PART="--part NAME" for one part)
 	$(BIN)/python benchmarks/runtime.py $(PART)
 	$(BIN)/python benchmarks/runtime_page.py
+
+bench-gpu: .venv/.ready ## docs/gpu.md, on a machine with a CUDA GPU: DATA=folder MODELS=folder (5 minutes)
+	$(BIN)/python benchmarks/gpu.py --data $(DATA) --models $(MODELS)
+	$(BIN)/python benchmarks/gpu_page.py
 
 readme: .venv/.ready ## write the committed figures into the README
 	$(BIN)/python benchmarks/readme.py

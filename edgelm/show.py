@@ -216,6 +216,7 @@ def doctor(found: dict[str, Any]) -> None:
         [
             ("machine", f"{machine['cpu']}, {machine['cores']} cores, {machine['arch']}, {machine['system']}"),
             ("isa", ", ".join(machine["isa"]) or "nothing special"),
+            *[("gpu", name) for name in machine["gpus"]],
             ("device", found["device"] or "no profile fits: give --device by name"),
             ("memory", f"{table.size(found['memory_free_bytes'])} free of {table.size(machine['memory_bytes'])}"),
             ("disk", f"{table.size(found['disk_free_bytes'])} free here"),

@@ -55,7 +55,7 @@ def profiled(profile: Profile, no_energy: str | None = None) -> None:
     else:
         _print(table_load.scenarios(profile))
     machine = profile.machine
-    console.out.print(f"{machine.cpu}, {machine.cores} cores, {machine.system}")
+    console.out.print(", ".join([machine.cpu, f"{machine.cores} cores", *machine.gpus, machine.system]))
     unknown = [f"energy is not available, because {no_energy}"] if no_energy else []
     for text in (*doubts(profile), *unknown):
         console.err.print(f"[yellow]note:[/yellow] {text}")

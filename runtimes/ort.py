@@ -91,7 +91,10 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
         version = onnxruntime.__version__
         if place.device != "cpu" and wanted.name in str(exc):
-            raise DeviceUnavailable(f"device '{place}': ONNX Runtime {version}: {_line(exc)}") from exc
+            needs = f"pip install '{wanted.package}'" + (f", with {wanted.needs}" if wanted.needs else "")
+            raise DeviceUnavailable(
+                f"device '{place}': ONNX Runtime {version} cannot start {wanted.name}: {_line(exc)}; it wants {needs}"
+            ) from exc
         raise BundleError(f"ONNX Runtime {version} cannot load the artifact: {_line(exc)}") from exc
     nodes = _nodes(session)
     _hold(place, wanted, session.get_providers(), nodes)
@@ -201,4 +204,5 @@ def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, C
 
 
 def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())[:200]
+    """What happened, without where in its own source ONNX Runtime noticed it."""
+    return " ".join(str(exc).rpartition("[ONNXRuntimeError]")[2].split()).lstrip(": ")[:200]

@@ -39,7 +39,8 @@ class Provider:
 
     def options(self, place: Place) -> dict[str, str]:
         """What the provider is told."""
-        return {**({"device_id": str(place.number)} if self.numbered else {}), **self.settings}
+        # the first is taken anyway; told its number, ONNX Runtime 1.31 looks for a plugin and warns that there is none
+        return {**({"device_id": str(place.number)} if self.numbered and place.number else {}), **self.settings}
 
 
 _NVIDIA = "onnxruntime-gpu[cuda,cudnn]"
