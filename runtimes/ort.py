@@ -22,6 +22,7 @@ __all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
 
 FORMAT = "onnx"
 TOKENS, _LOGITS = 8192, 2**24
+_CUDA = "CUDA failure"  # what a message of CUDA's own begins with
 DEVICES = tuple(PROVIDERS)
 
 
@@ -90,7 +91,7 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
             session, recorded = start(), False  # some nodes are left to the CPU: which, a plain session tells
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
         version = onnxruntime.__version__
-        if place.device != "cpu" and wanted.name in str(exc):
+        if place.device != "cpu" and (wanted.name in str(exc) or _CUDA in str(exc)):
             needs = f"pip install '{wanted.package}'" + (f", with {wanted.needs}" if wanted.needs else "")
             raise DeviceUnavailable(
                 f"device '{place}': ONNX Runtime {version} cannot start {wanted.name}: {_line(exc)}; it wants {needs}"
@@ -205,4 +206,5 @@ def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, C
 
 def _line(exc: Exception) -> str:
     """What happened, without where in its own source ONNX Runtime noticed it."""
-    return " ".join(str(exc).rpartition("[ONNXRuntimeError]")[2].split()).lstrip(": ")[:200]
+    said = str(exc).rpartition("[ONNXRuntimeError]")[2]
+    return " ".join(said[max(said.find(_CUDA), 0) :].split()).lstrip(": ")[:200]

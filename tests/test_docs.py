@@ -23,9 +23,10 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "script", ["readme.py", "pareto.py", "export_page.py", "gpu_page.py", "peers_page.py", "runtime_page.py"]
-)
+PAGES = ("readme.py", "pareto.py", "export_page.py", "gpu_page.py", "peers_page.py", "runtime_page.py")
+
+
+@pytest.mark.parametrize("script", PAGES)
 def test_figures_are_the_committed_ones(script: str) -> None:
     if script in ("pareto.py", "peers_page.py"):
         pytest.importorskip("matplotlib", reason="needs matplotlib, which is not installed")
