@@ -60,7 +60,7 @@ def document(parts: Parts) -> str:
                 *_reading(parts),
                 *(_others(parts) if "others" in parts else ()),
                 *(_full(parts) if "full" in parts else ()),
-                *(_speed(parts["speed"]) if "speed" in parts else ()),
+                *(line for name, part in parts.items() if name.startswith("speed") for line in _speed(name, part)),
             ]
         )
         + "\n"
@@ -174,12 +174,16 @@ def _full(parts: Parts) -> Iterator[str]:
     yield markdown(Table("", ("precision", "ONNX", "TFLite"), tuple(rows))).strip()
 
 
-def _speed(part: dict[str, Any]) -> Iterator[str]:
+def _speed(title: str, part: dict[str, Any]) -> Iterator[str]:
+    machine = part["machine"]
     medians = [{name: statistics.median(ns) / 1e6 for name, ns in row["ns"].items()} for row in part["rows"]]
     names = sorted(medians[0], key=lambda name: medians[-1][name])
-    yield _said("""
+    engines = ", ".join(machine["versions"][name] for name in ("onnxruntime", "ai-edge-litert"))
+    yield f"## {title.capitalize().replace('vnni', 'VNNI')}"
+    yield _said(f"""
         One thread, one text, all artifacts in turn, each run once untimed and once timed; the median in ms, and in
-        brackets, of TFLite's int8-dynamic at the same length:
+        brackets, of TFLite's int8-dynamic at the same length. Machine: {machine["cpu"]}, {machine["cores"]} cores,
+        {", ".join(machine["isa"])}; ONNX Runtime and LiteRT {engines}.
     """)
     rows = []
     for name in names:
