@@ -297,30 +297,25 @@ def speed() -> list[dict[str, Any]]:
     """Median milliseconds of every artifact of ``full`` at each length, in turn, and what they are of LiteRT's int8."""
     names = sorted(path.name for path in BUILT.iterdir())
     random = np.random.default_rng(0)
-    rows = []
     with ExitStack() as stack:
         sessions = dict[str, Session]()
         for name in names:
             form = name.rpartition(".")[2]
             sessions[name] = engine(ENGINES[form]).load((BUILT / name).read_bytes(), threads=1)
             stack.callback(sessions[name].close)
-        for tokens in TIMED:
-            ids = random.integers(0, FULL.vocab_size, (1, tokens), np.int32)
-            samples: dict[str, list[int]] = {name: [] for name in names}
-            for turn in range(WARMUP + ROUNDS):
+        inputs = {tokens: random.integers(0, FULL.vocab_size, (1, tokens), np.int32) for tokens in TIMED}
+        samples = {tokens: {name: list[int]() for name in names} for tokens in TIMED}
+        for turn in range(WARMUP + ROUNDS):  # all lengths in each, so that what disturbs the machine disturbs all
+            for tokens, ids in inputs.items():
                 for name, session in sessions.items():
                     session.run(ids, np.ones_like(ids))
                     start = time.perf_counter_ns()
                     session.run(ids, np.ones_like(ids))
                     if turn >= WARMUP:
-                        samples[name].append(time.perf_counter_ns() - start)
-            rows.append({"tokens": tokens, "ns": samples})
-            print(
-                tokens,
-                {name: round(statistics.median(values) / 1e6, 2) for name, values in samples.items()},
-                flush=True,
-            )
-    return rows
+                        samples[tokens][name].append(time.perf_counter_ns() - start)
+    for tokens, found in samples.items():
+        print(tokens, {name: round(statistics.median(values) / 1e6, 2) for name, values in found.items()}, flush=True)
+    return [{"tokens": tokens, "ns": found} for tokens, found in samples.items()]
 
 
 if __name__ == "__main__":
