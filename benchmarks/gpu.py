@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 SHAPES = ((1, 16), (1, 32), (1, 64), (1, 128), (1, 512), (16, 32), (16, 128), (64, 32), (64, 128))
 SECONDS, COUNT, WARMUP = 3.0, 50, 20
 SENTENCES, COLD_RUNS = 4000, 5
+SOAK, SETTLED = 20_000, 500
 ANY = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}  # the weights are random
 FRESH = """
 import sys, time
@@ -54,6 +56,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, help="folder with sst2/dev.jsonl")
     arguments.add_argument("--models", type=Path, help="folder with sst2-teacher")
+    arguments.add_argument("--part", action="append", help="only this one; the others stay")
     arguments.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "gpu.json")
     arguments.add_argument("--work", type=Path, default=ROOT / "build" / "gpu", help="kept: bundles are made once")
     given = arguments.parse_args()
@@ -65,14 +68,16 @@ def main() -> None:
         "speed": lambda: list(speed(path, checkpoint)),
         "lists": lambda: lists(path, checkpoint),
         "first_answer": lambda: first_answer(path),
+        "soak": lambda: soak(path),
     }
     if given.data and given.models:
         parts["accuracy"] = lambda: accuracy(given.models / "sst2-teacher", given.data / "sst2", given.work)
-    result: dict[str, Any] = {"schema": "edgelm.bench-gpu/1", "machine": to_dict(machine())}
+    result: dict[str, Any] = json.loads(given.out.read_text("utf-8")) if given.part and given.out.exists() else {}
+    result |= {"schema": "edgelm.bench-gpu/1", "machine": to_dict(machine())}
     result["torch"], result["transformers"] = torch.__version__, transformers.__version__
-    for name, part in parts.items():
+    for name in given.part or parts:
         begin = time.monotonic()
-        result[name] = part()
+        result[name] = parts[name]()
         print(f"{name}: {time.monotonic() - begin:.0f} s  {json.dumps(result[name])[:1500]}", flush=True)
         with staged(given.out) as staging:
             staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -217,6 +222,26 @@ def first_answer(path: Path) -> list[dict[str, Any]]:
             times.append(float(done.stdout.split()[-1]))
         rows.append({"precision": precision, "again_s": statistics.median(times[1:]), "runs": COLD_RUNS})
     return rows
+
+
+def soak(path: Path) -> dict[str, Any]:
+    """Memory of the GPU, by all processes, and of this one, after the first requests of random length and after all."""
+    random, process = np.random.default_rng(0), psutil.Process()
+    with edgelm.load(path, device="cuda", precision="fp16") as model:
+        words, most = TEXT.split(), model.manifest.max_tokens
+        texts = [" ".join(random.choice(words, size)) for size in random.integers(1, most, SOAK)]
+        held = []
+        for some in (texts[:SETTLED], texts[SETTLED:]):
+            for text in some:
+                model.logits([text])
+            held.append({"gpu_bytes": in_use(), "resident_bytes": process.memory_info().rss})
+    return {"requests": SOAK, "settled": SETTLED, "tokens": [1, most], "before": held[0], "after": held[1]}
+
+
+def in_use() -> int:
+    """Bytes of the first GPU."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) * 2**20
 
 
 def accuracy(teacher: Path, data: Path, work: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgelm.profile.table import Table, markdown, milliseconds
+from edgelm.profile.table import Table, markdown, milliseconds, size
 from page import absent, publish
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,7 @@ def page(result: dict[str, Any]) -> str:
         *_what_runs(result["nodes"]),
         *_speed(result["speed"]),
         *_lists(result["lists"], result["first_answer"]),
+        *_soak(result.get("soak")),
         *_accuracy(result.get("accuracy")),
     ]
     return "\n\n".join(sections) + "\n"
@@ -87,6 +88,19 @@ def _lists(rows: list[dict[str, Any]], first: list[dict[str, Any]]) -> Iterator[
     yield (
         f"A fresh process has imported edgelm, loaded the bundle and answered after {times} (median of "
         f"{first[0]['runs']})."
+    )
+
+
+def _soak(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    before, after = found["before"], found["after"]
+    kept = {name: (before[name], after[name]) for name in ("gpu_bytes", "resident_bytes")}
+    told = [f"{size(one)} after {found['settled']}, {size(two)} after all" for one, two in kept.values()]
+    shortest, longest = found["tokens"]
+    yield (
+        f"{found['requests']:,} requests of random length, {shortest} to {longest} tokens, in fp16: the GPU holds "
+        f"{told[0]}; resident memory of the process is {told[1]}."
     )
 
 

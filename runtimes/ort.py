@@ -207,4 +207,4 @@ def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, C
 def _line(exc: Exception) -> str:
     """What happened, without where in its own source ONNX Runtime noticed it."""
     said = str(exc).rpartition("[ONNXRuntimeError]")[2]
-    return " ".join(said[max(said.find(_CUDA), 0) :].split()).lstrip(": ")[:200]
+    return " ".join(said[max(said.find(_CUDA), 0) :].split(" ; ")[0].split()).lstrip(": ")[:200]

@@ -144,5 +144,5 @@ def test_a_model_that_does_not_load_is_not_tried_again_on_another_provider(capfd
 
 def test_what_cuda_says_is_told_without_where_it_was_noticed() -> None:
     said = "/src/cuda_call.cc:154 Call(E) [with THRW = true] CUDA failure 100: no CUDA-capable device ; GPU=-1"
-    assert ort._line(RuntimeError(said)) == "CUDA failure 100: no CUDA-capable device ; GPU=-1"
+    assert ort._line(RuntimeError(said)) == "CUDA failure 100: no CUDA-capable device"
     assert ort._line(RuntimeError("/src/a.cc:3 f() [ONNXRuntimeError] : 1 : FAIL : it  broke")) == "1 : FAIL : it broke"
