@@ -53,6 +53,7 @@ reference-checkpoint: .venv/.ready ## make examples/assistant/reference again: T
 	  --out examples/assistant/reference --json examples/assistant/reference.json
 
 bench: .venv/.ready ## docs/peers.md, edgelm beside other tools, on a quiet machine: DATA=folder MODELS=folder (COMPRESSED=, PART="--part NAME")
+	PYTHON=$(BIN)/python benchmarks/arm/setup build/arm
 	$(BIN)/python benchmarks/peers.py --data $(DATA) --models $(MODELS) $(if $(COMPRESSED),--compressed $(COMPRESSED)) $(PART)
 	$(BIN)/python benchmarks/peers_page.py
 

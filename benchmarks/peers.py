@@ -1,9 +1,10 @@
 """edgelm beside its peers: one run, in turn, the same checkpoints, sentences and threads.
 
 ``make bench DATA=FOLDER MODELS=FOLDER`` writes benchmarks/peers.json, part after part: ``artifacts``, what each peer
-makes of a checkpoint, its bytes and accuracy, where nothing is timed; then what needs a quiet machine, a part of
-latencies for each model, and ``cold``. A part that is there is kept, unless it is named; of the artifacts, all
-that are there are kept, and what failed is tried again. peers_page.py makes docs/peers.md of it.
+makes of a checkpoint, its bytes and accuracy, and ``arm``, the instructions of a request on emulated cores, where
+nothing is timed; then what needs a quiet machine, a part of latencies for each model, and ``cold``. A part that is
+there is kept, unless it is named; of the artifacts, all that are there are kept, and what failed is tried again.
+peers_page.py makes docs/peers.md of it.
 
 Every peer is a process of its own, in the environment that its dependencies ask for, with one thread. A peer that
 cannot be installed, prepared or run is listed with its error.
@@ -26,17 +27,21 @@ from numpy.typing import NDArray
 
 from edgelm.bundle import staged, staged_dir
 from edgelm.devices.machine import machine
+from edgelm.errors import DeviceUnavailable
 from edgelm.schema import to_dict
-from peer import PeerError, clock
+from peer import PeerError, arm, clock
 from peer.client import Worker
 from peer.environments import python
 from peer.inputs import Inputs
-from peer.table import BASE, PEERS, REFERENCE, TEACHER, Peer
+from peer.table import BASE, COMPRESSED, OURS, PEERS, REFERENCE, TEACHER, Peer
 
 ROOT = Path(__file__).parent.parent
 OUT, WORK = ROOT / "benchmarks" / "peers.json", ROOT / "build" / "peers"
 THREADS, COLD_RUNS, SETTLED = 1, 3, 20
 COMPARED = 32  # texts whose logits are compared
+VOCAB = 30522
+"""Of the teacher."""
+
 BUDGETS = {1: (16.0, 5), 16: (15.0, 3)}
 """Of a cell, by batch: seconds for all peers together, and rounds at least."""
 
@@ -55,7 +60,7 @@ def main() -> None:
         "--compressed", type=Path, help="checkpoint or bundle made of sst2-teacher; else by a recipe"
     )
     arguments.add_argument(
-        "--part", action="append", choices=["artifacts", BASE, TEACHER, "cold"], help="only this one"
+        "--part", action="append", choices=["artifacts", "arm", BASE, TEACHER, "cold"], help="only this one"
     )
     arguments.add_argument("--peer", action="append", choices=[peer.name for peer in PEERS], help="only this one")
     arguments.add_argument("--out", type=Path, default=OUT)
@@ -65,6 +70,7 @@ def main() -> None:
     bench = Bench(Inputs(given.data, given.models, given.compressed, given.work.resolve()), given.hurry, given.peer)
     parts: dict[str, Callable[[Parts], Iterator[Row]]] = {
         "artifacts": bench.artifacts,
+        "arm": bench.arm,
         BASE: lambda found: bench.speed(found, BASE),
         TEACHER: lambda found: bench.speed(found, TEACHER),
         "cold": bench.cold,
@@ -111,15 +117,20 @@ class Bench:
     def artifacts(self, parts: Parts) -> Iterator[Row]:
         """What every peer makes of every checkpoint: bytes, versions, accuracy; or its error. What is known is kept."""
         before = parts.get("artifacts", {"compressed": "", "rows": ()})
+        same = before["compressed"] == self.inputs.compressed_name
+        asked = {
+            (model, peer.name): peer
+            for model in (BASE, TEACHER)
+            for peer in self.peers
+            if model == TEACHER or not peer.compressed
+        }
         known = {(row["model"], row["peer"]): row for row in before["rows"] if "error" not in row}
-        for model in (BASE, TEACHER):
-            for peer in self.peers:
-                if peer.compressed and model != TEACHER:
-                    continue
-                row = known.get((model, peer.name))
-                if row is None or (peer.compressed and before["compressed"] != self.inputs.compressed_name):
-                    row = self._artifact(peer, model)
-                    print(json.dumps(row), flush=True)
+        kept = {name: row for name, row in known.items() if name in asked and (same or not asked[name].compressed)}
+        yield from kept.values()  # first: who stops it then loses none of them
+        for name, peer in asked.items():
+            if name not in kept:
+                row = self._artifact(peer, name[0])
+                print(json.dumps(row), flush=True)
                 yield row
 
     def _artifact(self, peer: Peer, model: str) -> Row:
@@ -149,6 +160,29 @@ class Bench:
             self.references[model] = np.array([one[0] for one in answers])
         expected = self.references[model]
         return {"difference": float(np.abs(logits - expected).max()), "largest": float(np.abs(expected).max())}
+
+    def arm(self, parts: Parts) -> Iterator[Row]:
+        """Instructions of a request, of each artifact of the teacher that runs on an emulated core; or its error."""
+        for name, path, detail in self._on_arm(parts):
+            row = Row(model=TEACHER, peer=name)
+            try:
+                row["counts"] = list(arm.count(path, detail))
+            except DeviceUnavailable as exc:
+                row["error"] = str(exc)
+            print(json.dumps(row), flush=True)
+            yield row
+
+    def _on_arm(self, parts: Parts) -> Iterator[tuple[str, Path, str]]:
+        """What to count: peers that have an artifact for it, and edgelm's variants, exported for such a core."""
+        for peer in self._able(parts, TEACHER):
+            file = arm.FILES.get((peer.family, peer.kind))
+            if file is not None:
+                yield peer.name, self._folder(peer, TEACHER) / file, str(VOCAB)
+            elif peer.name in (OURS, COMPRESSED):
+                checkpoint = self.inputs.compressed if peer.compressed else self.inputs.checkpoints[TEACHER]
+                whole = arm.bundle(checkpoint, self._folder(peer, TEACHER).parent / "arm")
+                for variant, inside in arm.variants(whole):
+                    yield f"{peer.name.replace('auto', '')}{variant}", whole, inside
 
     def speed(self, parts: Parts, model: str) -> Iterator[Row]:
         """Nanoseconds of every peer in every cell, in turn."""

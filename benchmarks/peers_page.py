@@ -14,8 +14,7 @@ import numpy as np
 from edgelm.bundle import staged
 from edgelm.profile.table import NONE, Table, markdown, size
 from page import absent, publish
-from peer.figures import TOKENS, Parts, Row, artifacts, cell, length, medians, timed, verdicts
-from peer.picture import draw
+from peer.figures import TOKENS, Parts, Row, artifacts, cell, executed, length, medians, timed, verdicts
 from peer.table import BASE, PEERS, TEACHER
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +29,8 @@ def main() -> None:
     parts: Parts = json.loads(FIGURES.read_bytes())["parts"]
     publish(DOCUMENT, page(parts), by="benchmarks/peers_page.py")
     if timed(parts):
+        from peer.picture import draw  # the README's script asks for the table alone, and needs no matplotlib
+
         with staged(PICTURE) as staging:
             draw({model: medians(cell(parts, model, TOKENS, 1)) for model in timed(parts)}, TOKENS, staging)
 
@@ -66,6 +67,7 @@ def _sections(parts: Parts) -> Iterator[str]:
         yield _table(parts, model, 16)
         yield _said(_counts(parts, model))
     yield from _costs(parts)
+    yield from _on_arm(parts)
     yield from _failed(parts)
 
 
@@ -137,6 +139,20 @@ def _costs(parts: Parts) -> Iterator[str]:
         Accuracy: SST-2's dev set, 872 texts, one at a time; the weights of DistilBERT-base are random. Logits differ
         from PyTorch's in fp32 by so much of its largest logit, at most, on 32 texts.
     """)
+
+
+def _on_arm(parts: Parts) -> Iterator[str]:
+    found = executed(parts["arm"]["rows"]) if "arm" in parts else {}
+    if not found:
+        return
+    yield "## On ARM cores"
+    yield _said("""
+        Millions of instructions that one request of 32 tokens executes, on emulated cores with the engines' own wheels
+        for 64-bit ARM: [a cost, not a latency](arm.md). Of sst2-teacher; edgelm's bundles are for `generic-arm64`.
+    """)
+    cores = list(next(iter(found.values())))
+    rows = [(name, *(f"{counts[core] / 1e6:.0f}" for core in cores)) for name, counts in found.items()]
+    yield _words_first(Table("", ("artifact", *cores), tuple(rows)))
 
 
 def _runs(parts: Parts) -> dict[tuple[str, str], Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import peers
 import peers_page
 import pytest
 import tiny
@@ -19,7 +21,7 @@ from edgelm.text import Tokenizer
 from peer import PeerError, Request, clock, environments, figures
 from peer.client import Worker
 from peer.sentences import of_length
-from peer.table import COMPRESSED, OURS, PEERS, REFERENCE, TEACHER
+from peer.table import BASE, COMPRESSED, OURS, PEERS, REFERENCE, TEACHER, Peer
 
 TEXTS = ["turn the light on", "play music"]
 
@@ -149,6 +151,42 @@ def test_what_was_aimed_at_is_judged_by_the_figures(
     )
     text = " ".join(figures.verdicts(found))
     assert not [one for one in words if one not in text]
+
+
+def test_instructions_stand_beside_it_and_the_least_are_compared() -> None:
+    counts = {"Optimum fp32": 90, "litert-torch int8": 30, "edgelm onnxruntime int8-dynamic": 20}
+    counts |= {"edgelm litert fp32": 80, "edgelm compressed, litert int8-dynamic": 5}
+    rows = [
+        {"model": TEACHER, "peer": name, "counts": [{"core": "cortex-a53", "instructions": 10**6 * count}]}
+        for name, count in counts.items()
+    ]
+    found = parts({REFERENCE: 10.0, OURS: 1.0}, {REFERENCE: 0.9, OURS: 0.9})
+    found["arm"] = {"machine": found[TEACHER]["machine"], "rows": [*rows, {"peer": "Olive", "error": "no lab"}]}
+    assert "cortex-a53 1.50 and 6.00." in " ".join(figures.verdicts(found))
+    page = peers_page.page(found)
+    assert "| edgelm compressed, litert int8-dynamic | 5 |" in page
+    assert "`no lab`" in page
+
+
+def test_what_is_known_is_written_before_anything_is_made(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    class Bench(peers.Bench):
+        def __init__(self) -> None:
+            self.peers = [peer for peer in PEERS if peer.name in (REFERENCE, OURS, COMPRESSED)]
+            self.inputs = SimpleNamespace(compressed_name="new")  # type: ignore[assignment]
+
+        def _artifact(self, peer: Peer, model: str) -> figures.Row:
+            raise Stopped
+
+    row = {"bytes": 1}
+    before = [{"model": BASE, "peer": OURS, "error": "x"}, {"model": TEACHER, "peer": COMPRESSED, **row}]
+    kept = [{"model": TEACHER, "peer": OURS, **row}, {"model": BASE, "peer": REFERENCE, **row}]
+    rows = Bench().artifacts({"artifacts": {"compressed": "old", "rows": [*before, *kept]}})
+    assert [next(rows) for _ in kept] == kept
+    with pytest.raises(Stopped):
+        next(rows)
 
 
 def test_who_did_not_run_stands_on_the_page_with_its_error() -> None:

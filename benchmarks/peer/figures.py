@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgelm.profile.table import TIMES
-from peer.table import BASE, COMPRESSED, OURS, REFERENCE, TEACHER
+from peer.table import BASE, COMPRESSED, OURS, PEERS, REFERENCE, TEACHER
 
-__all__ = ["TOKENS", "Parts", "Row", "artifacts", "cell", "length", "medians", "timed", "verdicts"]
+__all__ = ["TOKENS", "Parts", "Row", "artifacts", "cell", "executed", "length", "medians", "timed", "verdicts"]
 
 TOKENS = 32
 """The length of a request by which peers are compared in short."""
@@ -38,8 +38,9 @@ def medians(row: Row) -> dict[str, float]:
 
 
 def artifacts(parts: Parts, model: str) -> dict[str, Row]:
-    """What every peer made of a model, by peer."""
-    return {row["peer"]: row for row in parts["artifacts"]["rows"] if row["model"] == model}
+    """What every peer made of a model, by peer, in the order of the tables."""
+    found = {row["peer"]: row for row in parts["artifacts"]["rows"] if row["model"] == model}
+    return {peer.name: found[peer.name] for peer in PEERS if peer.name in found}
 
 
 def length(tokens: int) -> str:
@@ -53,6 +54,8 @@ def verdicts(parts: Parts) -> Iterator[str]:
         yield _never_behind(found)
     if TEACHER in parts and "artifacts" in parts:
         yield from _compressed(parts)
+    if "arm" in parts and not parts["arm"].get("unfinished"):
+        yield _on_arm(parts["arm"]["rows"])
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,30 @@ def _compressed(parts: Parts) -> Iterator[str]:
         who = f"the fastest peer, {name}" if name == fastest else name
         line = f"Compressed, {TOKENS} tokens, {aim:.0f} times as fast as {who}"
         yield f"{line}: **{_yes(factor >= aim)}**, {factor:.1f}{TIMES}."
+
+
+def executed(rows: list[Row]) -> dict[str, dict[str, int]]:
+    """Instructions of a request by core, of every artifact that ran on emulated cores."""
+    return {
+        row["peer"]: {count["core"]: count["instructions"] for count in row["counts"]}
+        for row in rows
+        if "counts" in row
+    }
+
+
+def _on_arm(rows: list[Row]) -> str:
+    found, told = executed(rows), list[str]()
+    for core in next(iter(found.values())):
+        least = dict[str, int]()
+        for name, counts in found.items():
+            who = "compressed" if name.startswith("edgelm compressed") else "edgelm" if "edgelm" in name else "peers"
+            least[who] = min(least.get(who, counts[core]), counts[core])
+        ratios = [f"{least['peers'] / least[who]:.2f}" for who in ("edgelm", "compressed") if who in least]
+        told.append(f"{core} {' and '.join(ratios)}")
+    return (
+        f"ARM instructions of a request of {TOKENS} tokens, a cost, not a latency: the least of the peers' artifacts "
+        f"takes so many times those of edgelm's least, unpruned and compressed: {'; '.join(told)}."
+    )
 
 
 def _yes(reached: bool) -> str:

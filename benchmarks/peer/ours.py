@@ -13,7 +13,7 @@ import edgelm
 from edgelm.bundle import MANIFEST, Bundle, write
 from peer import Bind, Call, Request
 
-__all__ = ["PACKAGES", "load", "prepare"]
+__all__ = ["PACKAGES", "export", "load", "prepare"]
 
 PACKAGES = ("edgelm", "onnxruntime", "ai-edge-litert")
 WHOLE, TEXTS = "auto", "texts"
@@ -32,7 +32,9 @@ def prepare(kind: str, checkpoint: Path, folder: Path, rows: Sequence[Request]) 
     elif checkpoint.is_file():
         shutil.copyfile(checkpoint, folder / _FILE)
     else:
-        _export(checkpoint, folder / _FILE)
+        from edgelm.devices.machine import detect
+
+        export(checkpoint, folder / _FILE, device=detect(), lengths=_LENGTHS)
 
 
 def load(kind: str, folder: Path, threads: int) -> Bind:
@@ -50,13 +52,13 @@ def load(kind: str, folder: Path, threads: int) -> Bind:
     return bind
 
 
-def _export(checkpoint: Path, out: Path) -> None:
+def export(checkpoint: Path, out: Path, *, device: str, lengths: Sequence[int]) -> None:
+    """Write a bundle of both formats, in int8-dynamic and fp32."""
     from edgelm import build, compression, recipe
-    from edgelm.devices.machine import detect
 
     # a model of random weights has logits that say nothing; what is lost is measured, and told
     loose = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}
-    wanted = {"device": detect(), "precisions": ["int8-dynamic", "fp32"], "lengths": list(_LENGTHS)}
+    wanted = {"device": device, "precisions": ["int8-dynamic", "fp32"], "lengths": list(lengths)}
     located = recipe.of(export=wanted, gates={"fp32": loose, "int8-dynamic": loose}).with_model(str(checkpoint))
     build.export(compression.compress(located), located, out)
 

@@ -1,0 +1,70 @@
+"""What a request costs on emulated ARM cores, of every artifact that runs there; see benchmarks/arm/count.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arm.count import CORES, LAB, ROOT, emulate
+from edgelm.bundle import Bundle
+from edgelm.errors import DeviceUnavailable
+from peer.ours import export
+
+__all__ = ["DEVICE", "FILES", "TOKENS", "bundle", "count"]
+
+TOKENS = 32
+DEVICE = "generic-arm64"
+FILES = {
+    ("optimum", "fp32"): "model.onnx",
+    ("optimum", "arm64"): "model_quantized.onnx",
+    ("olive", "int8"): "made/model.onnx",
+    ("litert", "fp32"): "model.tflite",
+    ("litert", "int8"): "model.tflite",
+}
+"""By family and kind, the artifact of those whose engine has a wheel for 64-bit ARM in the lab."""
+
+_REQUEST = str(ROOT / "benchmarks" / "arm" / "request.py")
+
+
+def bundle(checkpoint: Path, folder: Path) -> Path:
+    """edgelm's, for such a core; made once."""
+    out = folder / "arm.edgelm"
+    if not out.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        export(checkpoint, out, device=DEVICE, lengths=(TOKENS,))
+    return out
+
+
+def count(path: Path, detail: str) -> Iterator[dict[str, Any]]:
+    """Instructions of one request on each core, and how far the logits are from this machine's.
+
+    Args:
+        path: a bundle or an artifact.
+        detail: the variant's file, or how many pieces the vocabulary has.
+
+    Raises:
+        DeviceUnavailable: it does not run there.
+    """
+    request = [_REQUEST, str(path.resolve()), detail, str(TOKENS)]
+    if not (LAB / ".ready").exists():
+        raise DeviceUnavailable(f"expected a lab in {LAB}, found none: run benchmarks/arm/setup {LAB}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *request], env=environment, capture_output=True, text=True, check=True)
+    here = json.loads(done.stdout)
+    for core in CORES:
+        printed, (executed,) = emulate(LAB, core, *request)
+        there = json.loads(printed)
+        difference = float(np.abs(np.subtract(here["logits"], there["logits"])).max())
+        yield {"core": core, **executed, "version": there["version"], "max_abs_diff": difference}
+
+
+def variants(path: Path) -> Iterator[tuple[str, str]]:
+    """Of a bundle, ``ENGINE PRECISION`` and the file."""
+    return ((f"{one.engine} {one.precision}", one.file) for one in Bundle(path).manifest.variants)
