@@ -16,6 +16,7 @@ RUN_SIDE = (
     "edgelm.devices",
     "edgelm.profile",
     "edgelm.profile.remote",
+    "edgelm.profile.report",
     "edgelm.runtimes",
     "edgelm.tasks",
 )

@@ -18,7 +18,7 @@ from edgelm.runs import Profile
 try:
     import jinja2
 
-    from edgelm.profile import charts
+    from edgelm.profile.report import charts
 except ModuleNotFoundError as exc:
     raise MissingExtra("the HTML report", "report") from exc
 
@@ -48,7 +48,7 @@ def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files("edgelm.profile").joinpath("report.html.jinja").read_text("utf-8"))
+    template = environment.from_string(files("edgelm.profile.report").joinpath("report.html.jinja").read_text("utf-8"))
     tokens = table.reference_length(profile)
     return template.render(
         title=title,

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from edgelm.manifest import Manifest
 from edgelm.profile import stats
-from edgelm.profile.drawing import COLORS, FAINT, STYLE, blank, plain, svg
 from edgelm.profile.layers import by_layer
+from edgelm.profile.report.drawing import COLORS, FAINT, STYLE, blank, plain, svg
 from edgelm.profile.sustained import windows
 from edgelm.profile.table import ORIGINAL
 from edgelm.runs import Profile, Run
