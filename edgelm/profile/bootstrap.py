@@ -3,6 +3,10 @@
 One latency is like the one before it: the clock, the caches and the neighbours change more slowly than requests come.
 Resampling single samples would take them for independent and give intervals that are far too narrow, so whole blocks
 are drawn, wrapped around at the end [Politis & Romano 1992]. Seeds are fixed: the same samples give the same interval.
+
+What changes more slowly than a block is long, a neighbour that works for a while or a clock that sinks, no resampling
+of blocks sees. It moves whole parts of a run against each other, so a run is also cut into a few parts, and the wider
+of two intervals is told: that of the blocks, and Student's of the parts' own statistics [batch means, Conway 1963].
 """
 
 from __future__ import annotations
@@ -13,13 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "Samples", "block_length", "estimate", "point", "ratio"]
+__all__ = ["Interval", "Samples", "block_length", "by_blocks", "by_parts", "estimate", "point", "ratio"]
 
 _SEED = 0
 _RESAMPLES, _FEWEST = 1000, 400
 _BUDGET = 20_000_000  # samples drawn for an interval: of a long run there are fewer resamples
 _CHUNK = 1_000_000  # samples in memory at once
 _TAILS = (2.5, 97.5)  # a 95 % interval
+_PARTS, _STUDENT = 6, 2.570582  # of a run, and the 97.5 % quantile of Student's t with one degree of freedom less
+_BEYOND = 5  # samples of a part beyond its percentile: of fewer, the part's own percentile says nothing
 
 Samples = NDArray[np.float64]
 
@@ -46,8 +52,22 @@ def estimate(samples: Samples, percent: float | None) -> Interval:
         samples: shape (n,), at least one, in the order in which they were measured.
         percent: between 0 and 100; None is the mean.
     """
+    return _wider(by_blocks(samples, percent), by_parts(samples, percent))
+
+
+def by_blocks(samples: Samples, percent: float | None) -> Interval:
+    """The same by resampling blocks alone."""
     found = _resampled(samples, percent, _own_length(samples, percent), _SEED)
     return _interval(float(_of(samples, percent)), found)
+
+
+def by_parts(samples: Samples, percent: float | None) -> Interval | None:
+    """The same by how far parts of the run are from each other alone; None of a run that is too short for that."""
+    parts, value = _parts(samples, percent), float(_of(samples, percent))
+    if parts is None:
+        return None
+    half = _STUDENT * float(parts.std(ddof=1)) / np.sqrt(_PARTS)
+    return Interval(value, value - half, value + half)
 
 
 def point(samples: Samples, percent: float | None) -> float:
@@ -71,7 +91,15 @@ def ratio(before: Samples, after: Samples, percent: float | None = 50, *, paired
     below = _resampled(before, percent, lengths[0], _SEED)
     above = _resampled(after, percent, lengths[1], _SEED if paired else _SEED + 1)
     count = min(below.size, above.size)
-    return _interval(float(_of(after, percent) / _of(before, percent)), above[:count] / below[:count])
+    value = float(_of(after, percent) / _of(before, percent))
+    found = _interval(value, above[:count] / below[:count])
+    one, two = _parts(before, percent), _parts(after, percent)
+    if one is None or two is None:
+        return found
+    logs = np.log(one), np.log(two)
+    spread = (logs[1] - logs[0]).std(ddof=1) if paired else np.hypot(*(log.std(ddof=1) for log in logs))
+    half = np.exp(_STUDENT * spread / np.sqrt(_PARTS))
+    return _wider(found, Interval(value, float(value / half), float(value * half)))
 
 
 def block_length(series: NDArray[np.generic]) -> int:
@@ -133,6 +161,19 @@ def _rows(random: np.random.Generator, n: int, length: int) -> Iterator[NDArray[
         starts = random.integers(0, n, size=(count, blocks, 1))
         yield ((starts + np.arange(length)) % n).reshape(count, -1)[:, :n]
         left -= count
+
+
+def _parts(samples: Samples, percent: float | None) -> Samples | None:
+    """The statistic of each part of a run, shape (parts,); None if they are too short."""
+    share = 0.5 if percent is None else min(percent, 100 - percent) / 100
+    if samples.size // _PARTS * share < _BEYOND:
+        return None
+    return np.array([_of(part, percent) for part in np.array_split(samples, _PARTS)])
+
+
+def _wider(one: Interval, other: Interval | None) -> Interval:
+    """Of one value, what either interval holds."""
+    return one if other is None else Interval(one.value, min(one.low, other.low), max(one.high, other.high))
 
 
 def _interval(value: float, found: Samples) -> Interval:

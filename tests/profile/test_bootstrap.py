@@ -30,7 +30,7 @@ def test_of_independent_samples_the_interval_is_that_of_scipy(percent: float | N
         return np.asarray(np.percentile(x, percent, axis=axis, method="inverted_cdf"))
 
     theirs = scipy.stats.bootstrap((samples,), statistic, method="percentile", n_resamples=4000, rng=1)
-    ours = bootstrap.estimate(samples, percent)
+    ours = bootstrap.by_blocks(samples, percent)
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     assert ours.value == statistic(samples)
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.15 * width)
@@ -60,6 +60,67 @@ def test_of_correlated_samples_the_interval_has_the_truth_about_as_often_as_it_s
     naive = [scipy.stats.binom.ppf(q, 600, 0.5).astype(int) for q in (0.025, 0.975)]
     ranked = [np.sort(correlated(seed, 600, 0.7)) for seed in range(150)]
     assert np.mean([one[naive[0]] <= 0 <= one[naive[1]] for one in ranked]) < 0.75  # what independence would give
+
+
+@pytest.mark.parametrize("percent", [50, 90, None])
+def test_the_interval_of_the_parts_is_that_of_student(percent: float | None) -> None:
+    samples = correlated(5, 600, 0.9) + 10
+    parts = [
+        part.mean() if percent is None else np.percentile(part, percent, method="inverted_cdf")
+        for part in np.split(samples, 6)
+    ]
+    low, high = scipy.stats.t.interval(0.95, 5, loc=0, scale=scipy.stats.sem(parts))
+    found = bootstrap.by_parts(samples, percent)
+    assert found is not None
+    assert (found.low - found.value, found.high - found.value) == pytest.approx((low, high))
+    assert bootstrap.by_parts(samples[:59], 50) is None
+    assert bootstrap.by_parts(samples, 99) is None  # a part has one sample beyond it
+
+
+def drifting(seed: int, count: int) -> Series:
+    """A machine that is in one of two states, each for a while: what a neighbour does. The true median is 0."""
+    random = np.random.default_rng(seed)
+    changes = random.random(count) < 0.02
+    state = (np.cumsum(changes) + random.integers(2)) % 2
+    return np.asarray(random.normal(size=count) + 2 * (state - 0.5))
+
+
+def shares(series: list[Series]) -> tuple[float, float]:
+    """How often the truth, 0, is inside the interval: of the blocks alone, and of both."""
+    found = [(bootstrap.by_blocks(one, 50), bootstrap.estimate(one, 50)) for one in series]
+    blocks, both = (np.mean([pair[at].low <= 0 <= pair[at].high for pair in found]) for at in (0, 1))
+    return float(blocks), float(both)
+
+
+@pytest.mark.parametrize(("rho", "count", "covered"), [(0.9, 100, 0.87), (0.9, 300, 0.92), (0.97, 1000, 0.92)])
+def test_what_changes_slowly_makes_the_interval_wider_than_blocks_see(rho: float, count: int, covered: float) -> None:
+    blocks, both = shares([correlated(seed, count, rho) for seed in range(120)])
+    assert blocks < 0.87  # where 0.95 is said
+    assert both >= covered
+
+
+def test_a_machine_of_two_states_is_seen_as_such_more_often() -> None:
+    blocks, both = shares([drifting(seed, 1000) for seed in range(120)])
+    assert blocks < 0.87 <= both
+    short = shares([drifting(seed, 100) for seed in range(120)])  # of a run in which it changes twice, nobody knows
+    assert short[0] < 0.5
+    assert short[1] > short[0] + 0.1
+
+
+def test_of_independent_samples_the_interval_is_not_much_wider_for_it() -> None:
+    found = [
+        (bootstrap.by_blocks(one, 50), bootstrap.estimate(one, 50))
+        for one in (correlated(s, 400, 0) for s in range(60))
+    ]
+    assert np.mean([(both.high - both.low) / (one.high - one.low) for one, both in found]) < 1.45
+
+
+def test_a_ratio_is_as_sure_as_its_two_sides() -> None:
+    found = [
+        bootstrap.ratio(10 + correlated(seed, 300, 0.9), 10 + correlated(1000 + seed, 300, 0.9)) for seed in range(120)
+    ]
+    assert np.mean([one.low <= 1 <= one.high for one in found]) >= 0.92
+    assert np.mean([one.low <= 1.25 <= one.high for one in found]) <= 0.2  # and a fourth more is not hidden by it
 
 
 def test_a_ratio_of_what_was_measured_in_turn_is_sharper() -> None:
