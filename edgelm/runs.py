@@ -146,6 +146,8 @@ class Run(Strict, frozen=True, kw_only=True):
         lengths: tokens of each request, when they differ.
         at_ns: when each request came, after the first one; absent where they were measured in turn.
         every: one request of so many was kept; the others came between them.
+        harness_ns: median of an engine that answers at once, measured in turn with the others: what of each sample is
+            the measurement itself. It is subtracted nowhere.
         before: the machine before the first sample; of a profile of version 1, before its first run.
         after: and after the last one.
         during: the machine meanwhile, of a sustained run.
@@ -168,6 +170,7 @@ class Run(Strict, frozen=True, kw_only=True):
     lengths: tuple[int, ...] = ()
     at_ns: tuple[int, ...] = ()
     every: int = 1
+    harness_ns: int | None = None
     before: Conditions = Conditions()
     after: Conditions = Conditions()
     during: tuple[Conditions, ...] = ()

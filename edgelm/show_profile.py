@@ -10,6 +10,7 @@ from typing import Any
 from edgelm import console
 from edgelm.profile import stats, table, table_layers, table_load
 from edgelm.profile.compare import Change, Comparison, Limit
+from edgelm.profile.conditions import harness
 from edgelm.profile.deeper import NO_OPS
 from edgelm.profile.doubts import change, doubts
 from edgelm.profile.layers import by_layer
@@ -48,6 +49,8 @@ def profiled(profile: Profile, no_energy: str | None = None) -> None:
             console.out.print(table_load.headline(run))
     elif "quick" in kinds:
         _print(table.latency(profile))
+        if words := harness(profile):
+            console.out.print(f"Harness: {words}")
         for made in (table_load.starts(profile), table_load.memories(profile)):
             if made.rows:
                 _print(made)

@@ -55,6 +55,14 @@ def test_a_profile_of_version_1_is_read_as_one_of_version_2() -> None:
     assert found.runs[0].samples_ns == (3, 4)
     assert (found.runs[0].scenario, found.runs[0].provider) == ("quick", "")
     assert found.machine.cpu == "4x Cortex-A76"
+    assert {run.harness_ns for run in found.runs} == {None}
+
+
+def test_a_profile_from_before_the_harness_was_measured_is_read() -> None:
+    plain = json.loads(encode(sample.profile()))
+    for run in plain["runs"]:
+        del run["harness_ns"]
+    assert read_json(plain) == sample.profile()
 
 
 @pytest.mark.parametrize(

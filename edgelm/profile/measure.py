@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,7 @@ from edgelm.profile.subject import Extra, choose, loaded
 from edgelm.profile.timing import interleaved
 from edgelm.progress import Advance, Progress, silent
 from edgelm.runs import Conditions, Profile, Run
+from edgelm.runtimes import null
 from edgelm.runtimes.place import CPU, Place
 
 __all__ = ["LENGTHS", "merge", "profile_bundle", "profile_of", "steps"]
@@ -72,19 +74,21 @@ def profile_bundle(
     with ExitStack() as stack:
         sessions = (loaded(stack, bundle, one, threads=threads, batch=batch, place=place) for one in variants)
         subjects = [*baseline, *sessions]
+        nothing = Extra(engine="null", precision="", run=null.load(b"1", threads=threads).run)
         advance = stack.enter_context(progress("measure latency", _STEPS * len(lengths)))
         for length in lengths:
             request = token_ids(length, batch=batch, vocab=bundle.manifest.model.vocab)
             before = now()
             samples = interleaved(
-                {subject: partial(subject.run, *request) for subject in subjects},
+                {subject: partial(subject.run, *request) for subject in (*subjects, nothing)},
                 warmup=warmup,
                 seconds=seconds,
                 min_count=min_count,
                 rest_s=_REST_S if threads > 1 else 0.0,
                 progress=steps(advance, _STEPS),
             )
-            runs += _runs(samples, length, batch, threads, warmup, before)
+            harness = int(statistics.median(samples.pop(nothing)))
+            runs += _runs(samples, length, batch, threads, warmup, harness, before)
     return profile_of(_with_fresh(runs, subjects, progress))
 
 
@@ -130,7 +134,13 @@ def _lengths(manifest: Manifest, tokens: Sequence[int]) -> list[int]:
 
 
 def _runs(
-    samples: Mapping[Extra, tuple[int, ...]], tokens: int, batch: int, threads: int, warmup: int, before: Conditions
+    samples: Mapping[Extra, tuple[int, ...]],
+    tokens: int,
+    batch: int,
+    threads: int,
+    warmup: int,
+    harness_ns: int,
+    before: Conditions,
 ) -> list[Run]:
     """What was measured in turn at one length, as runs."""
     after = now()
@@ -144,6 +154,7 @@ def _runs(
             threads=threads,
             warmup=warmup,
             samples_ns=times,
+            harness_ns=harness_ns,
             before=before,
             after=after,
         )

@@ -139,6 +139,7 @@ def row(run: Run) -> dict[str, Any]:
         "stdev_ms": _stdev(samples),
         "mad_ms": _mad(samples),
         "n": len(run.samples_ns),
+        "harness_ns": run.harness_ns,
         "peak_rss_bytes": run.peak_rss_bytes,
     }
 

@@ -214,3 +214,22 @@ def test_profiles_of_different_machines_refuse_to_be_merged() -> None:
     other = msgspec.structs.replace(sample.machine(), cpu="Cortex-A76")
     with pytest.raises(DataError, match="Cortex-A76"):
         measure.merge(sample.profile(), msgspec.structs.replace(sample.profile(), machine=other))
+
+
+def test_what_measuring_takes_is_measured_with_an_engine_that_does_nothing_and_taken_from_no_sample(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str]()
+
+    def samples(
+        requests: dict[subject.Extra, Callable[[], object]], **how: object
+    ) -> dict[subject.Extra, tuple[int, ...]]:
+        asked.extend(one.engine for one in requests)
+        return {one: (300, 100, 200) if one.engine == "null" else (9000, 7000, 8000) for one in requests}
+
+    monkeypatch.setattr(measure, "interleaved", samples)
+    found = measure.profile_bundle("some.edgelm", tokens=(16,), engines=["litert"])
+    assert asked == ["litert", "litert", "null"]  # in turn with the others
+    assert [(run.engine, run.harness_ns, run.samples_ns) for run in found.runs] == [
+        ("litert", 200, (9000, 7000, 8000))
+    ] * 2

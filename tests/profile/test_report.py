@@ -12,7 +12,7 @@ import pytest
 import sample
 
 from edgelm.manifest import Manifest
-from edgelm.profile import report, table
+from edgelm.profile import report, stats, table
 from edgelm.runs import Conditions, Energy, Fresh, Op, Peak, Profile
 
 MANIFEST, PROFILE, DOWNLOADS = sample.manifest(), sample.profile(), sample.downloads()
@@ -157,6 +157,15 @@ def test_everything_that_was_asked_for_is_shown_and_still_well_made() -> None:
         assert wanted in text, wanted
     drawn = text[text.index("<body>") :]
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
+
+
+def test_what_the_harness_takes_is_told_where_it_was_measured() -> None:
+    assert "Harness" not in page()
+    runs = tuple(msgspec.structs.replace(run, harness_ns=1200 + run.tokens) for run in PROFILE.runs)
+    text = page(profile=msgspec.structs.replace(PROFILE, runs=runs))
+    shortest = min(stats.percentile_ms(run.samples_ns, 50) for run in runs if run.tokens == 16)
+    share = f"{100 * 1216 / (shortest * 1e6):.2g} %"
+    assert f"1.33 µs of each latency at most, {share} of the shortest median" in text  # at 128 and at 16 tokens
 
 
 def test_a_scenario_and_a_sustained_run_can_be_shown() -> None:

@@ -88,5 +88,6 @@ def test_a_row_has_the_keys_of_the_command_line() -> None:
         "stdev_ms": pytest.approx(np.std(range(1, 101), ddof=1)),
         "mad_ms": 25.0,
         "n": 100,
+        "harness_ns": None,
         "peak_rss_bytes": 5,
     }
