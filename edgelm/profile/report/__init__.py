@@ -18,7 +18,7 @@ from edgelm.runs import Profile
 try:
     import jinja2
 
-    from edgelm.profile.report import charts
+    from edgelm.profile.report import charts, pareto
 except ModuleNotFoundError as exc:
     raise MissingExtra("the HTML report", "report") from exc
 
@@ -64,6 +64,7 @@ def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *
         cards=headline.cards(manifest, profile, downloads),
         tables=_tables(manifest, profile, downloads),
         charts=_charts(manifest, profile, tokens),
+        choices=_choices(manifest, profile, downloads, tokens),
         series=charts.series(manifest),
         size=table.size,
         warnings=doubts(profile),
@@ -88,6 +89,24 @@ def _charts(manifest: Manifest, profile: Profile, tokens: int) -> dict[str, str]
     if any(run.fresh for run in profile.runs):
         found["memory"] = charts.memory(manifest, profile, tokens)
     return found
+
+
+def _choices(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], tokens: int) -> list[dict[str, str]]:
+    """The pictures of quality against what it costs, each with its title and its words."""
+    quality = pareto.quality_words(manifest)
+    costs = [
+        ("latency", pareto.by_latency(manifest, profile), "ms", f"median latency, {table.length_words(tokens)}"),
+        ("download", pareto.by_download(manifest, downloads), "MB", "download"),
+    ]
+    return [
+        {
+            "svg": pareto.chart(points, manifest, f"choice-{name}", f"{across}, {unit}"),
+            "title": f"{quality.split(',')[0].capitalize()} against {across.split(',')[0]}",
+            "words": pareto.words(points, unit),
+        }
+        for name, points, unit, across in costs
+        if points
+    ]
 
 
 def _tables(manifest: Manifest, profile: Profile, downloads: Mapping[str, int]) -> dict[str, Sequence[table.Table]]:
