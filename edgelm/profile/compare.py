@@ -13,10 +13,10 @@ from edgelm.devices.machine import fingerprint
 from edgelm.errors import DataError
 from edgelm.profile import bootstrap
 from edgelm.profile.bootstrap import Interval
-from edgelm.profile.doubts import causes
+from edgelm.profile.doubts import causes, disturbances
 from edgelm.runs import Profile, Run
 
-__all__ = ["METRICS", "NOISE", "Change", "Comparison", "Limit", "broken", "compare", "limit", "told"]
+__all__ = ["BUSY", "METRICS", "NOISE", "Change", "Comparison", "Limit", "broken", "compare", "limit", "told"]
 
 METRICS = ("p50", "p90", "p99", "mean", "peak_rss")
 """What can be compared, by the names of ``--fail-if``."""
@@ -24,6 +24,10 @@ METRICS = ("p50", "p90", "p99", "mean", "peak_rss")
 NOISE = 0.02
 """Changes up to this are never told from noise: two processes that run the same thing differ by so much, each of them
 steadily, for where their memory happens to lie [Mytkowicz et al. 2009], and no interval within one process sees it."""
+
+BUSY = 0.1
+"""The same where something interfered with one of the two: what a neighbour took is in its samples, and cannot be told
+from what was changed (``make bench-noise``)."""
 
 _PERCENTS: dict[str, float | None] = {"p50": 50, "p90": 90, "p99": 99, "mean": None}
 _LIMIT = re.compile(r"\s*(?P<metric>\w+)\s*>\s*\+?(?P<percent>\d+(?:\.\d+)?)\s*%\s*")
@@ -42,6 +46,7 @@ class Change:
         before: milliseconds, or bytes of ``peak_rss``.
         after: the same.
         factor: after over before with its 95 % interval; of ``peak_rss``, measured once, the interval is the value.
+        noise: changes up to this are noise, whatever the interval says.
         verdict: what it amounts to.
     """
 
@@ -52,6 +57,7 @@ class Change:
     before: float
     after: float
     factor: Interval
+    noise: float
     verdict: Literal["noise", "worse", "better"]
 
     @property
@@ -159,9 +165,16 @@ def _keyed(runs: Iterable[Run]) -> dict[_Key, Run]:
 
 def _notes(which: str, runs: Iterable[Run]) -> Iterator[str]:
     """What interfered with a profile, each cause once."""
+    runs = list(runs)
     found = dict.fromkeys(cause for run in runs for cause in causes(run.before, run.after))
     if found:
-        yield f"While the profile {which} was measured, {', and '.join(found)}: the same may not be true of the other."
+        text = f"While the profile {which} was measured, {', and '.join(found)}: the same may not be true of the other."
+        noise = f" There, changes up to {100 * BUSY:.0f} % are taken for noise."
+        yield text + (noise if any(map(_disturbed, runs)) else "")
+
+
+def _disturbed(run: Run) -> bool:
+    return bool(disturbances(run.before, run.after))
 
 
 def _check_machines(before: Profile, after: Profile, across: bool) -> None:
@@ -183,16 +196,17 @@ def _check_same(before: Run, after: Run) -> None:
 
 def _changes(before: Run, after: Run) -> Iterable[Change]:
     one, two = (np.asarray(run.samples_ns, np.float64) / 1e6 for run in (before, after))
+    noise = BUSY if _disturbed(before) or _disturbed(after) else NOISE
     for metric, percent in _PERCENTS.items():
         own, other = (bootstrap.point(samples, percent) for samples in (one, two))
-        yield _change(before, metric, own, other, bootstrap.ratio(one, two, percent))
+        yield _change(before, metric, own, other, bootstrap.ratio(one, two, percent), noise)
     if before.peak_rss_bytes and after.peak_rss_bytes:
         factor = after.peak_rss_bytes / before.peak_rss_bytes
         single = Interval(factor, factor, factor)
-        yield _change(before, "peak_rss", before.peak_rss_bytes, after.peak_rss_bytes, single)
+        yield _change(before, "peak_rss", before.peak_rss_bytes, after.peak_rss_bytes, single, NOISE)
 
 
-def _change(run: Run, metric: str, before: float, after: float, factor: Interval) -> Change:
+def _change(run: Run, metric: str, before: float, after: float, factor: Interval, noise: float) -> Change:
     return Change(
         engine=run.engine,
         precision=run.precision,
@@ -201,12 +215,13 @@ def _change(run: Run, metric: str, before: float, after: float, factor: Interval
         before=before,
         after=after,
         factor=factor,
-        verdict=_verdict(factor),
+        noise=noise,
+        verdict=_verdict(factor, noise),
     )
 
 
-def _verdict(factor: Interval) -> Literal["noise", "worse", "better"]:
-    if factor.low <= 1 <= factor.high or abs(factor.value - 1) <= NOISE:
+def _verdict(factor: Interval, noise: float) -> Literal["noise", "worse", "better"]:
+    if factor.low <= 1 <= factor.high or abs(factor.value - 1) <= noise:
         return "noise"
     return "worse" if factor.value > 1 else "better"
 

@@ -9,7 +9,7 @@ from edgelm.profile import stats
 from edgelm.profile.bootstrap import Interval
 from edgelm.runs import Conditions, Profile, Run
 
-__all__ = ["causes", "change", "doubts", "ties"]
+__all__ = ["causes", "change", "disturbances", "doubts", "ties"]
 
 _FEW = 100
 _BUSY = 0.5  # of the cores: load average when measuring began
@@ -31,6 +31,11 @@ def doubts(profile: Profile) -> tuple[str, ...]:
 
 def causes(before: Conditions, after: Conditions) -> tuple[str, ...]:
     """What changed or interfered between two moments, as far as the machine tells; nothing when it tells nothing."""
+    return (*_governor(before), *disturbances(before, after))
+
+
+def disturbances(before: Conditions, after: Conditions) -> tuple[str, ...]:
+    """Of the causes those that come and go: what one run had to bear and another one may not."""
     return tuple([*_clock(before, after), *_heat(before, after), *_interference(before, after)])
 
 
@@ -98,6 +103,9 @@ def _busy(profile: Profile) -> Iterator[str]:
 def _clock(before: Conditions, after: Conditions) -> Iterator[str]:
     if before.mhz and after.mhz and abs(after.mhz / before.mhz - 1) > _CLOCK:
         yield f"the clock went from {before.mhz:.0f} to {after.mhz:.0f} MHz"
+
+
+def _governor(before: Conditions) -> Iterator[str]:
     slow = [name for name in before.governors if name != "performance"]
     if slow:
         yield f"the frequency governor was {', '.join(slow)}"

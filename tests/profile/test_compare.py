@@ -7,7 +7,7 @@ import sample
 
 from edgelm.errors import DataError
 from edgelm.profile import bootstrap
-from edgelm.profile.compare import NOISE, Change, broken, compare, limit, told
+from edgelm.profile.compare import BUSY, NOISE, Change, broken, compare, limit, told
 from edgelm.runs import Conditions, Profile, Run
 
 TEMPLATE = sample.run("litert", "int8-dynamic", 32, (1,), 50_000_000)
@@ -114,9 +114,35 @@ def test_what_disturbed_one_of_them_is_told() -> None:
         after=Conditions(clock_s=10, busy_s=25, own_s=10),
     )
     assert compare(measured(1, 2.0), of(busy)).notes == (
-        "While the profile after was measured, other programs used 1.5 cores: the same may not be true of the other.",
+        "While the profile after was measured, other programs used 1.5 cores: the same may not be true of the other. "
+        "There, changes up to 10 % are taken for noise.",
     )
     assert compare(measured(1, 2.0), measured(2, 2.0)).notes == ()
+
+
+def test_of_a_disturbed_run_a_change_has_to_be_larger_to_be_one() -> None:
+    def busy(profile: Profile) -> Profile:
+        told = {
+            "before": Conditions(clock_s=0, busy_s=0, own_s=0),
+            "after": Conditions(clock_s=10, busy_s=25, own_s=10),
+        }
+        return of(msgspec.structs.replace(profile.runs[0], **told))
+
+    before, slower, slow = measured(1, 2.0), measured(2, 2.14), measured(3, 2.5)
+    assert verdicts(before, slower)["p50"].verdict == "worse"
+    for one, two in ((busy(before), slower), (before, busy(slower))):
+        found = verdicts(one, two)["p50"]
+        assert (found.verdict, found.noise) == ("noise", BUSY)
+        assert broken([found], [limit("p50>+5%")]) == []
+    assert verdicts(before, busy(slow))["p50"].verdict == "worse"
+    assert verdicts(before, busy(slow))["peak_rss"].noise == NOISE  # memory is not disturbed by others
+
+
+def test_a_governor_that_saves_power_is_told_but_disturbs_both_alike() -> None:
+    saving = of(msgspec.structs.replace(measured(2, 2.14).runs[0], before=Conditions(governors=("powersave",))))
+    found = compare(measured(1, 2.0), saving)
+    assert found.notes[0].endswith("the frequency governor was powersave: the same may not be true of the other.")
+    assert found.changes[0].verdict == "worse"
 
 
 def test_another_version_of_an_engine_is_the_same_machine() -> None:
