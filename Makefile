@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-arm test-gpu check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-gpu bench-runtime readme clean help
+.PHONY: demo test test-arm test-gpu check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-gpu bench-noise bench-prediction bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -81,6 +81,17 @@ bench-export: .venv/.ready ## docs/export.md: DATA=folder MODELS=folder (two to 
 	  $(BIN)/python benchmarks/heads.py $$task --data $(DATA) --out build/heads/$$task || exit 1; done
 	$(BIN)/python benchmarks/export.py --data $(DATA) --models $(MODELS)
 	$(BIN)/python benchmarks/export_page.py
+
+build/noise.edgelm: .venv/.ready
+	$(BIN)/edgelm export examples/assistant/reference --device x86_64-avx2 --data examples/assistant/check.jsonl --out $@
+
+bench-noise: build/noise.edgelm ## docs/trust.md, its comparisons: profiles of the same, alone and beside a neighbour (10 minutes)
+	$(BIN)/python benchmarks/noise.py
+	$(BIN)/python benchmarks/trust_page.py
+
+bench-prediction: .venv/.ready ## docs/trust.md, its predictions: what engines make of the roofline, on a quiet machine (15 minutes)
+	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/trust_page.py
 
 bench-runtime: .venv/.ready ## docs/runtime.md, on a quiet machine (half an hour; PART="--part NAME" for one part)
 	$(BIN)/python benchmarks/runtime.py $(PART)

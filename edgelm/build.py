@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgelm import aim, baseline, bundle, devices, recipe
+from edgelm import aim, baseline, bundle, devices, recipe, roofline
 from edgelm.check import Reference, check
 from edgelm.compression import Compressed, calibration, compress, dev, forget, info
 from edgelm.devices.machine import cores
@@ -24,11 +24,12 @@ from edgelm.model import parameters
 from edgelm.profile.measure import profile_bundle
 from edgelm.progress import Advance, Progress, silent
 from edgelm.recipe import Export, Located
+from edgelm.roofline import Prediction
 from edgelm.runs import Profile
 from edgelm.runtimes import selftest
 from edgelm.schema import encode
 
-__all__ = ["build", "example", "export", "source"]
+__all__ = ["build", "example", "export", "predict", "source"]
 
 GOLDEN_TEXTS = 8
 
@@ -106,6 +107,17 @@ def build(
 def example(located: Located, compressed: Compressed) -> str:
     """A text that the model may be asked: the first of the recipe's dev texts, or of the sample."""
     return str(dev(located, compressed.model).texts[0])
+
+
+def predict(compressed: Compressed | Imported, located: Located, manifest: Manifest) -> Prediction:
+    """What latency is expected on the device that was built for.
+
+    Args:
+        compressed: what was exported.
+        located: the recipe.
+        manifest: of the bundle.
+    """
+    return roofline.predict(compressed.model.config, manifest, _wanted(located)[1])
 
 
 def _export(compressed: Compressed | Imported, located: Located, staging: Path, progress: Progress) -> Manifest:

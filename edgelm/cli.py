@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
@@ -15,7 +16,7 @@ from typing import Annotated, Any, NoReturn, get_args
 import typer
 import typer.core
 
-from edgelm import cli_profile, console, show
+from edgelm import cli_profile, console, show, show_prediction
 from edgelm.errors import DataError, EdgelmError
 from edgelm.manifest import Precision
 from edgelm.options import (
@@ -106,11 +107,15 @@ def build(
     manifest, profile, compressed = steps.build(located, out, seconds=3.0, progress=console.progress)
     html = html or out.with_suffix(".html")
     bundle = Bundle(out)
-    report.write(html, manifest, profile, bundle.downloads, title=out.stem)
+    prediction = steps.predict(compressed, located, manifest)
+    expected = show_prediction.expected(prediction)
+    report.write(html, manifest, profile, bundle.downloads, title=out.stem, expected=expected)
     if json_out != "-":
+        show_prediction.predicted(prediction)
         show.built(bundle, profile, html, steps.example(located, compressed))
         show.budget(compressed.report.get("budget"))
-    emit(json_out, "build", show.build_json(bundle) | {"compression": compressed.report})
+    found = show.build_json(bundle) | {"compression": compressed.report, "prediction": asdict(prediction)}
+    emit(json_out, "build", found)
 
 
 @app.command()
@@ -191,11 +196,13 @@ def export(
     located = located.with_model(model)
     if data is None:
         console.err.print("[dim]no --data: parity is checked on the 200 sample texts that ship with edgelm[/dim]")
-    steps.export(steps.source(located, tokenizer, labels), located, out, progress=console.progress)
-    bundle = Bundle(out)
+    source = steps.source(located, tokenizer, labels)
+    manifest = steps.export(source, located, out, progress=console.progress)
+    prediction, bundle = steps.predict(source, located, manifest), Bundle(out)
     if json_out != "-":
         show.exported(bundle)
-    emit(json_out, "export", show.build_json(bundle))
+        show_prediction.predicted(prediction)
+    emit(json_out, "export", show.build_json(bundle) | {"prediction": asdict(prediction)})
 
 
 @app.command()

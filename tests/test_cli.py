@@ -12,10 +12,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import tiny
 from table import made
 
+from edgelm import devices
+from edgelm.manifest import Figure
+from edgelm.profile import detect
 from edgelm.schema import encode
 
 RECIPE = """
@@ -98,6 +102,8 @@ def test_build_does_the_whole_job(built: dict[str, Any], place: Path) -> None:
         assert variant["download_bytes"] == variant["bytes"]
     assert built["baseline"]["runs"][0]["engine"] == "pytorch"
     assert built["compression"]["prune"]["macs"] > 1.1
+    assert built["prediction"]["expected"] == []  # nobody measured the peaks of a generic machine
+    assert "no figure of fp32 matrix product" in built["prediction"]["missing"][0]
     assert (place / "tiny.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
@@ -227,6 +233,27 @@ def test_export_of_a_compressed_checkpoint(place: Path) -> None:
         (variant,), entry = found["variants"], archive.getinfo("model.fp32.tflite")
     assert (variant["download_bytes"], variant["bytes"]) == (entry.compress_size, entry.file_size)
     assert variant["download_bytes"] < variant["bytes"]
+    assert "No latency is predicted on raspberry-pi-5: its profile has no figure of " in done.stdout
+
+
+def test_a_device_with_peaks_has_a_prediction(place: Path, tmp_path: Path) -> None:
+    figures = {"fp32 matrix product": "GMAC/s", "int8 matrix product": "GMAC/s", "memory bandwidth": "GB/s"}
+    board = msgspec.structs.replace(
+        devices.load("raspberry-pi-5"),
+        name="board",
+        figures=tuple(Figure(name=n, value=1.0, unit=u, source="made up") for n, u in figures.items()),
+    )
+    (tmp_path / "board.toml").write_text(detect.toml(board), encoding="utf-8")
+    done = edgelm(
+        *("export", place / "checkpoint", "--device", tmp_path / "board.toml", "--out", tmp_path / "out.edgelm"),
+        *("--format", "onnx", "--precision", "fp32", "--lengths", "32", "--json", tmp_path / "export.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "export.json").read_text())["prediction"]
+    assert (found["device"], found["threads"], found["missing"]) == ("board", 4, [])
+    assert [(one["engine"], one["tokens"]) for one in found["expected"]] == [("onnxruntime", 16), ("onnxruntime", 32)]
+    assert all(0 < one["low_ms"] < one["p50_ms"] < one["high_ms"] for one in found["expected"])
+    assert "predicted on board, 4 threads: from the roofline, not measured" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("command", ["devices", "doctor"])

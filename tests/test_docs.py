@@ -23,7 +23,7 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-PAGES = ("readme.py", "pareto.py", "export_page.py", "gpu_page.py", "peers_page.py", "runtime_page.py")
+PAGES = ("readme.py", "pareto.py", "export_page.py", "gpu_page.py", "peers_page.py", "runtime_page.py", "trust_page.py")
 
 
 @pytest.mark.parametrize("script", PAGES)

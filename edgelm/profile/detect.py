@@ -21,9 +21,14 @@ from edgelm.profile.peak import peak
 from edgelm.runs import Peak
 from edgelm.schema import to_dict
 
-__all__ = ["described", "toml", "write"]
+__all__ = ["described", "peak_of", "toml", "write"]
 
 _ROOT = Path("/")
+_PEAKS = {  # of each field of Peak, how its figure is called; thousand millions of it a second
+    "fp32_macs": ("fp32 matrix product", "GMAC/s"),
+    "int8_macs": ("int8 matrix product", "GMAC/s"),
+    "bytes": ("memory bandwidth", "GB/s"),
+}
 _SIZE = re.compile(r"(\d+)([KM])")
 
 
@@ -58,6 +63,17 @@ def described(name: str, *, found: Peak | None = None, root: Path = _ROOT) -> De
         avoid=like.avoid,
         figures=(*_told(root), *_measured(found)),
     )
+
+
+def peak_of(device: Device) -> Peak | tuple[str, ...]:
+    """What a device can do, by the figures that ``described`` writes; the names of those that its profile lacks.
+
+    Figures of another name are no peaks: what a maker says a memory can do is not what a copy reaches.
+    """
+    known = {(figure.name, figure.unit): figure.value for figure in device.figures}
+    values = {field: 1e9 * known.get(figure, 0.0) for field, figure in _PEAKS.items()}
+    lacking = tuple(_PEAKS[field][0] for field, value in values.items() if not value)
+    return lacking or Peak(threads=device.threads, **values)
 
 
 def toml(device: Device) -> str:
@@ -108,10 +124,10 @@ def _measured(found: Peak) -> Iterator[Figure]:
     day = datetime.now(UTC).date().isoformat()
     words = f"measured by edgelm {version('edgelm')} on {day} with {found.threads} threads"
     engine = f"{words}, ONNX Runtime {version('onnxruntime')}, a product of two large matrices"
-    for name, value in (("fp32", found.fp32_macs), ("int8", found.int8_macs)):
-        yield Figure(name=f"{name} matrix product", value=_digits(value / 1e9), unit="GMAC/s", source=engine)
     copy = f"{words}, bytes read and written by a copy of 64 MB"
-    yield Figure(name="memory bandwidth", value=_digits(found.bytes / 1e9), unit="GB/s", source=copy)
+    for field, (name, unit) in _PEAKS.items():
+        value = _digits(getattr(found, field) / 1e9)
+        yield Figure(name=name, value=value, unit=unit, source=copy if field == "bytes" else engine)
 
 
 def _digits(value: float) -> float:

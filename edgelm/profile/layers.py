@@ -9,16 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edgelm.errors import DataError
 from edgelm.profile.ops import Tensor, Timed
 from edgelm.runs import Op, Peak, Run
 
-__all__ = ["Layer", "assigned", "by_layer"]
+__all__ = ["Layer", "Work", "assigned", "by_layer", "least"]
 
 _PRODUCTS = ("MatMul", "Gemm")  # and what is fused from them: FusedMatMul, MatMulInteger, DynamicQuantizeMatMul, …
 _PARTS = ("Gather", "Slice", "Shape")  # they read no more than they write
 _BYTES = {"float16": 2, "double": 8, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}  # others have 4
+
+
+class Work(Protocol):
+    """What an operator has to do; an ``Op`` tells it."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+
+    @property
+    def bytes(self) -> int:
+        """Read and written, if nothing were in a cache."""
+
+    @property
+    def int8(self) -> bool:
+        """Whether the products are of 8-bit integers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +96,27 @@ def by_layer(run: Run, peak: Peak | None) -> tuple[Layer, ...]:
     return tuple(_layer(name, ops, total, peak) for name, ops in groups.items())
 
 
+def least(work: Iterable[Work], peak: Peak) -> tuple[float, float]:
+    """The time that the arithmetic of a layer's products takes at least, and that of their bytes, in seconds.
+
+    The longer one is its roof: min(peak, intensity times bandwidth) [Williams 2009] as a time.
+    """
+    products = [one for one in work if one.macs]
+    arithmetic = sum(one.macs / (peak.int8_macs if one.int8 else peak.fp32_macs) for one in products)
+    return arithmetic, sum(one.bytes for one in products) / peak.bytes
+
+
 def _layer(name: str, ops: Sequence[Op], total: float, peak: Peak | None) -> Layer:
     us, macs, moved = sum(op.us for op in ops), sum(op.macs for op in ops), sum(op.bytes for op in ops)
     roof, bound = _roof(ops, us, peak)
     return Layer(name=name, us=us, share=us / total, macs=macs, bytes=moved, roof=roof, bound=bound)
 
 
-def _roof(ops: Iterable[Op], us: float, peak: Peak | None) -> tuple[float | None, str]:
-    """What is reached of min(peak, intensity times bandwidth) [Williams 2009], both as times: least over real."""
-    ops = list(ops)
+def _roof(ops: Sequence[Op], us: float, peak: Peak | None) -> tuple[float | None, str]:
+    """What is reached of the roof, and what that is."""
     if peak is None or not us or not any(op.macs for op in ops):
         return None, ""
-    arithmetic = sum(op.macs / (peak.int8_macs if op.int8 else peak.fp32_macs) for op in ops)
-    memory = sum(op.bytes for op in ops if op.macs) / peak.bytes
+    arithmetic, memory = least(ops, peak)
     return max(arithmetic, memory) / (us * 1e-6), "arithmetic" if arithmetic >= memory else "memory"
 
 

@@ -159,6 +159,17 @@ def test_everything_that_was_asked_for_is_shown_and_still_well_made() -> None:
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", drawn)
 
 
+def test_what_is_expected_on_the_device_is_shown_as_what_it_is() -> None:
+    columns = ("engine", "precision", "tokens", "p50 ms", "from", "to")
+    made = table.Table("predicted on board: not measured", columns, (("litert", "fp32", "16", "7.77", "6.66", "9.99"),))
+    text = report.render(MANIFEST, PROFILE, DOWNLOADS, title="assistant", expected=made)
+    assert Reader(text).open == []
+    assert "Predicted on board: not measured." in text
+    assert {"7.77", "6.66", "9.99"} <= set(Reader(text).cells)
+    none = report.render(MANIFEST, PROFILE, DOWNLOADS, title="assistant", expected=table.Table("", columns, ()))
+    assert none == page()
+
+
 def test_what_the_harness_takes_is_told_where_it_was_measured() -> None:
     assert "Harness" not in page()
     runs = tuple(msgspec.structs.replace(run, harness_ns=1200 + run.tokens) for run in PROFILE.runs)

@@ -25,7 +25,15 @@ except ModuleNotFoundError as exc:
 __all__ = ["render", "write"]
 
 
-def write(path: Path | str, manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *, title: str) -> None:
+def write(
+    path: Path | str,
+    manifest: Manifest,
+    profile: Profile,
+    downloads: Mapping[str, int],
+    *,
+    title: str,
+    expected: table.Table | None = None,
+) -> None:
     """Write the report. A file of that name is replaced, at once and as a whole.
 
     Args:
@@ -34,16 +42,24 @@ def write(path: Path | str, manifest: Manifest, profile: Profile, downloads: Map
         profile: of the bundle; with a run of the engine ``pytorch`` it compares with the original.
         downloads: bytes that each file takes in the bundle, by name.
         title: the page's heading.
+        expected: what latency is predicted on the device.
 
     Raises:
         OSError: the file cannot be written there.
     """
-    text = render(manifest, profile, downloads, title=title)
+    text = render(manifest, profile, downloads, title=title, expected=expected)
     with staged(Path(path)) as staging:
         staging.write_text(text, encoding="utf-8")
 
 
-def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *, title: str) -> str:
+def render(
+    manifest: Manifest,
+    profile: Profile,
+    downloads: Mapping[str, int],
+    *,
+    title: str,
+    expected: table.Table | None = None,
+) -> str:
     """The page as HTML; arguments as for ``write``."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -63,6 +79,7 @@ def render(manifest: Manifest, profile: Profile, downloads: Mapping[str, int], *
         fastest=headline.fastest(manifest, profile),
         cards=headline.cards(manifest, profile, downloads),
         tables=_tables(manifest, profile, downloads),
+        expected=expected,
         charts=_charts(manifest, profile, tokens),
         choices=_choices(manifest, profile, downloads, tokens),
         series=charts.series(manifest),
