@@ -19,7 +19,8 @@ def expected(found: Prediction) -> Table:
         (one.engine, one.precision, str(one.tokens), *map(milliseconds, (one.p50_ms, one.low_ms, one.high_ms)))
         for one in found.expected
     ]
-    title = f"predicted on {found.device}, {found.threads} threads: from the roofline, not measured"
+    threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
+    title = f"predicted on {found.device}, {threads}: from the roofline, not measured"
     return Table(title, ("engine", "precision", "tokens", "p50 ms", "from", "to"), tuple(rows))
 
 

@@ -62,12 +62,15 @@ def by_blocks(samples: Samples, percent: float | None) -> Interval:
 
 
 def by_parts(samples: Samples, percent: float | None) -> Interval | None:
-    """The same by how far parts of the run are from each other alone; None of a run that is too short for that."""
+    """The same by how far parts of the run are from each other alone, within what was ever measured.
+
+    None of a run that is too short for that.
+    """
     parts, value = _parts(samples, percent), float(_of(samples, percent))
     if parts is None:
         return None
     half = _STUDENT * float(parts.std(ddof=1)) / np.sqrt(_PARTS)
-    return Interval(value, value - half, value + half)
+    return Interval(value, max(value - half, float(samples.min())), min(value + half, float(samples.max())))
 
 
 def point(samples: Samples, percent: float | None) -> float:

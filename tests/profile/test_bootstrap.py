@@ -77,6 +77,14 @@ def test_the_interval_of_the_parts_is_that_of_student(percent: float | None) -> 
     assert bootstrap.by_parts(samples, 99) is None  # a part has one sample beyond it
 
 
+def test_no_interval_leaves_what_was_measured() -> None:
+    steps = np.repeat([1.0, 9.0, 1.0, 9.0, 9.0, 1.0], 20) + np.random.default_rng(0).random(120) / 100
+    found = bootstrap.estimate(steps, 50)
+    parts = [np.median(part) for part in np.split(steps, 6)]
+    assert found.value - 2.57 * scipy.stats.sem(parts) < 0 < steps.min() == found.low
+    assert found.high <= steps.max()
+
+
 def drifting(seed: int, count: int) -> Series:
     """A machine that is in one of two states, each for a while: what a neighbour does. The true median is 0."""
     random = np.random.default_rng(seed)
