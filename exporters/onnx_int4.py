@@ -47,16 +47,22 @@ def int4_blocks(table: NDArray[np.float32], block: int) -> tuple[NDArray[np.uint
         block: weights that share a scale.
 
     Returns:
-        Codes, shape (rows, blocks, ``block``), and scales, shape (rows, blocks).
+        Codes, shape (rows, blocks, ``block``), and scales, shape (rows, blocks), each a bfloat16.
     """
     padded = np.pad(table, ((0, 0), (0, -table.shape[1] % block)))
     blocks = padded.reshape(len(table), -1, block)
     least, most = blocks.min(-1, keepdims=True), blocks.max(-1, keepdims=True)
     widest = np.where(-least > most, least, most) / -8  # the larger end has the code -8, of which there is no positive
     widest[widest == 0] = 1
-    errors = np.stack([np.square(_rounded(blocks, widest * by) - blocks).sum(-1) for by in _SHRINK])
-    scales = (widest * _SHRINK[errors.argmin(0)][..., None]).astype(np.float32)
+    tried = [_bfloat16(widest * by) for by in _SHRINK]
+    errors = np.stack([np.square(_rounded(blocks, scales) - blocks).sum(-1, keepdims=True) for scales in tried])
+    scales = np.take_along_axis(np.stack(tried), errors.argmin(0)[None], 0)[0]
     return (_codes(blocks, scales) + 8).astype(np.uint8), scales[..., 0]
+
+
+def _bfloat16(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest whose lower 16 bits are 0: KleidiAI, on ARM with dot products, cuts them off."""
+    return ((scales.view(np.uint32) + 0x8000) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _codes(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -77,7 +83,7 @@ def _product(graph: GraphProto, node: NodeProto) -> NodeProto:
     graph.initializer.append(numpy_helper.from_array(scales, names[1]))
     outputs, inputs = table.shape
     sizes: dict[str, Any] = {"N": outputs, "K": inputs, "bits": 4, "block_size": BLOCK}
-    sizes["accuracy_level"] = 4  # activations in int8
+    sizes["accuracy_level"] = 4  # activations in int8 where the processor has products of them, or it would be slow
     return helper.make_node("MatMulNBits", [x, *names], node.output, node.name, domain=_DOMAIN, **sizes)
 
 

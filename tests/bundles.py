@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import product
 import tiny
 from numpy.typing import NDArray
 
@@ -21,9 +22,16 @@ import edgelm
 from edgelm.bundle import Bundle, staged
 from edgelm.manifest import Variant
 from edgelm.predictor import Model
+from edgelm.runtimes import engine
 
 KINDS = ("bert", "distilbert", "roberta")
 ANY = {"max_abs_diff": 1e3, "agreement": 0.0, "kl": 1e3, "accuracy_loss": 100.0}  # the weights are random
+FOUR, IN_FLOAT = ("onnxruntime", "int4-weights"), "in float"
+
+
+def rounds(isa: Collection[str]) -> str:
+    """How ONNX Runtime rounds activations before a product with four-bit weights, by the processor's extensions."""
+    return "int8 by row" if "asimddp" in isa else "int8 by block" if "avx2" in isa else "float"
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -69,6 +77,21 @@ def answered(path: Path, variant: Variant) -> Answers:
         return asked(model)
 
 
+def answered_in_float(path: Path, variant: Variant) -> Answers:
+    """The same of ONNX Runtime's ``int4-weights`` with activations that are not rounded."""
+    import onnx
+
+    bundle = Bundle(path)
+    artifact = onnx.load_model_from_string(bytes(bundle.read(variant.file)))
+    for node in artifact.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 1
+    session = engine(variant.engine).load(artifact.SerializeToString(), threads=1)
+    with Model(bundle.manifest, bundle.tokenizer, variant, session, {}) as model:
+        return asked(model)
+
+
 def asked(model: Model) -> Answers:
     """What a model answers to the texts."""
     inputs: list[Any] = [text for text in tiny.TEXTS if text]
@@ -103,8 +126,12 @@ def main(folder: Path) -> None:
     """Make them all, and write what each variant answers here."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["EDGELM_CACHE"] = str(folder / "cache")
+    product.make(folder)
     for path in made(folder):
-        found = {variant.file: answered(path, variant) for variant in Bundle(path).manifest.variants}
+        variants = Bundle(path).manifest.variants
+        found = {variant.file: answered(path, variant) for variant in variants}
+        fours = [variant for variant in variants if (variant.engine, variant.precision) == FOUR]
+        found |= {f"{variant.file} {IN_FLOAT}": answered_in_float(path, variant) for variant in fours}
         with staged(path.with_suffix(".json")) as staging:
             staging.write_bytes(msgspec.json.encode(found))
         print(path, flush=True)
