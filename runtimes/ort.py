@@ -122,8 +122,10 @@ def _options(onnxruntime: Any, folder: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # threads that wait for the next request would spin on the cores that another model needs
+    # threads that wait for the next request would spin on the cores that another model needs; those that wait for the
+    # next operator would spin for a millisecond, and keep the other thread of a busy machine from what they wait for
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
