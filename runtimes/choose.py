@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from edgelm.manifest import Manifest, Variant
 from edgelm.runtimes import Session
 from edgelm.runtimes.cache import key, recall, remember
 from edgelm.runtimes.place import CPU, Place
-from edgelm.runtimes.race import race, trial
+from edgelm.runtimes.race import Usage, race, trial
 from edgelm.schema import Strict
 
 __all__ = ["Choice", "Fastest", "able", "fastest"]
@@ -26,6 +27,7 @@ _log = logging.getLogger("edgelm")
 _TOKENS = (16, 32)
 _SECONDS, _REST_S = 1.0, 0.02
 _HOPELESS = 4.0  # times the fastest so far
+_PROCESSOR = ("cpu", "xnnpack")
 _HALF = ("cuda", "tensorrt")
 """Devices with half-precision units that nothing else of theirs comes near."""
 
@@ -63,7 +65,7 @@ class Choice:
         variant: the fastest.
         session: of it, open.
         fastest_ms: by ``engine precision``, milliseconds that a request of 16 and one of 32 tokens took together,
-            at best.
+            at best; while the machine was busy, that the engine's threads ran for them.
         left_out: by ``engine precision``, why one was not considered.
         cached: whether they were measured earlier.
     """
@@ -138,7 +140,8 @@ def fastest(
     sessions, seconds, left_out = _opened(variants, start, _inputs(variants, vocab))
     if len(sessions) > 1:
         requests = {name: request for name, (_, request) in sessions.items()}
-        seconds |= race(requests, seconds=_SECONDS, rest_s=_REST_S if threads > 1 else 0.0)
+        usage = _usage(threads) if place.device in _PROCESSOR else None
+        seconds |= race(requests, seconds=_SECONDS, rest_s=_REST_S if threads > 1 else 0.0, usage=usage)
     times = {name: 1e3 * value for name, value in seconds.items()}
     found = Fastest(bundle=bundle, device=str(place), threads=threads, fastest_ms=times, left_out=left_out)
     for name, (session, _) in sessions.items():
@@ -179,6 +182,15 @@ def _opened(
     if not seconds:
         raise next(iter(errors.values()))
     return sessions, seconds, {name: str(error) for name, error in errors.items()}
+
+
+def _usage(threads: int) -> Usage | None:
+    """What this process used; None on Windows, which does not count how often a thread had to stop."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    return lambda: (time.process_time() / threads, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
 
 
 def _run(session: Session, inputs: Sequence[runtimes.Ids]) -> None:

@@ -13,7 +13,7 @@ import sample
 from edgelm import runtimes
 from edgelm.errors import BundleDamaged, BundleError, DeviceUnavailable, SelfTestFailed
 from edgelm.manifest import Variant
-from edgelm.runtimes import Ids, Logits, Session, choose
+from edgelm.runtimes import Ids, Logits, Session, choose, race
 from edgelm.runtimes.choose import Choice, able
 from edgelm.runtimes.place import Place
 
@@ -94,6 +94,21 @@ def test_measures_again_for_other_threads_and_devices() -> None:
     fastest(starter([]))
     assert not fastest(starter([]), threads=2).cached
     assert not fastest(starter([]), place=Place("xnnpack")).cached
+
+
+@pytest.mark.parametrize(("device", "counts"), [("cpu", True), ("xnnpack", True), ("openvino", False)])
+def test_processor_time_counts_where_the_processor_computes(
+    device: str, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+
+    def raced(requests: dict[str, Any], *, usage: Any, **rest: Any) -> dict[str, float]:
+        given.append(usage is not None)
+        return race.race(requests, usage=usage, **rest)
+
+    monkeypatch.setattr(choose, "race", raced)
+    assert fastest(starter([]), place=Place(device)).variant.engine == "litert"
+    assert given == [counts]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"other": 1.0}', b"[]", b"\xff"])

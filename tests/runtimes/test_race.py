@@ -15,6 +15,19 @@ class World:
 
     def __init__(self) -> None:
         self.now, self.calls = 0.0, list[str]()
+        self.ran, self.stopped = 0.0, 0
+
+    def usage(self) -> tuple[float, int]:
+        return self.ran, self.stopped
+
+    def shared(self, ran: Callable[[], float], waited: Callable[[], float]) -> Callable[[], None]:
+        """A request that runs so long, and is interrupted if it has to wait besides."""
+
+        def run() -> None:
+            seconds, wait = ran(), waited()
+            self.now, self.ran, self.stopped = self.now + seconds + wait, self.ran + seconds, self.stopped + (wait > 0)
+
+        return run
 
     def clock(self) -> float:
         return self.now
@@ -107,6 +120,48 @@ def test_finds_the_fastest_within_5_percent_in_19_of_20_races_while_the_machine_
         found = world.race(costs, noise, rest_s=0.02)
         good += costs[min(found, key=lambda name: found[name])] <= 1.05 * min(costs.values())
     assert good >= 19
+
+
+def busy_race(seed: int, *, counted: bool) -> str:
+    """The winner where other processes take turns with every call, on every core."""
+    random, world, costs = np.random.default_rng(seed), World(), {"a": 0.014, "b": 0.019, "c": 0.021}
+
+    def ran(cost: float) -> Callable[[], float]:
+        return lambda: cost * (1 + abs(random.normal(0, 0.05)))
+
+    requests = {name: world.shared(ran(cost), lambda: random.uniform(0.008, 0.06)) for name, cost in costs.items()}
+    usage = world.usage if counted else None
+    found = race(requests, seconds=1.0, rest_s=0.02, usage=usage, clock=world.clock, sleep=world.sleep)
+    return min(found, key=lambda name: found[name])
+
+
+def test_where_every_call_is_interrupted_what_threads_ran_decides() -> None:
+    assert [busy_race(seed, counted=True) for seed in range(20)] == ["a"] * 20
+    assert [busy_race(seed, counted=False) for seed in range(20)].count("a") < 19  # the clock alone would not do
+
+
+def test_on_an_idle_machine_whoever_needs_less_time_wins_though_its_threads_run_longer() -> None:
+    world, costs, waits = World(), {"few cores": (0.002, 0.003), "many cores": (0.004, 0.0)}, iter(range(10**6))
+    requests = {
+        name: world.shared(lambda ran=ran: ran, lambda idle=idle: idle)  # type: ignore[misc]
+        for name, (ran, idle) in costs.items()
+    }
+
+    def usage() -> tuple[float, int]:  # waiting for one's own threads is no interruption; one call in eight has one
+        return world.ran, next(waits) // 16
+
+    found = race(requests, seconds=0.5, usage=usage, clock=world.clock, sleep=world.sleep)
+    assert found == pytest.approx({"few cores": 0.005, "many cores": 0.004})
+
+
+def test_whoever_needs_little_processor_time_is_not_dropped_for_having_had_to_wait() -> None:
+    world, waits = World(), iter([0.1] * 9 + [0.001] * 10**4)
+    requests = {
+        "unlucky": world.shared(lambda: 0.004, lambda: next(waits)),
+        "lucky": world.shared(lambda: 0.005, lambda: 0.001),
+    }
+    found = race(requests, seconds=1.0, usage=world.usage, clock=world.clock, sleep=world.sleep)
+    assert found == pytest.approx({"unlucky": 0.004, "lucky": 0.005})
 
 
 def test_a_trial_is_the_fastest_of_three_calls_after_one() -> None:
