@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-arm test-gpu check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-gpu bench-noise bench-prediction bench-runtime readme clean help
+.PHONY: demo test test-arm arm-page test-gpu check format wheel-test reference-checkpoint bench bench-main bench-compress bench-ablation bench-arm bench-budget bench-export bench-gpu bench-noise bench-prediction bench-runtime readme clean help
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,7 +22,7 @@ test: .venv/.ready ## every test; those marked "data" read the folder named by E
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # The bundles that tests read on a core, where there is no torch to make them: again when what makes them changes.
-build/bundles/.ready: .venv/.ready $(wildcard edgelm/*.py edgelm/*/*.py exporters/foreign/*.py tests/bundles.py tests/tiny.py)
+build/bundles/.ready: .venv/.ready $(wildcard edgelm/*.py edgelm/*/*.py exporters/foreign/*.py tests/bundles.py tests/product.py tests/tiny.py)
 	$(BIN)/python tests/bundles.py build/bundles
 	@touch $@
 
@@ -31,6 +31,10 @@ test-arm: build/bundles/.ready ## the tests of what runs on a device, on emulate
 	EDGELM_ARM=$(CURDIR)/build/arm EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest -m arm
 	PYTHONPATH=benchmarks $(BIN)/python -m arm.suite --json build/test-arm.json
 	$(BIN)/python benchmarks/arm/count.py build/bundles/tiny.edgelm --json build/arm.json
+
+arm-page: .venv/.ready ## what make test-arm found, into benchmarks/arm.json and docs/arm.md
+	cp build/test-arm.json benchmarks/arm.json
+	$(BIN)/python benchmarks/arm_page.py
 
 test-gpu: build/bundles/.ready ## the tests on a CUDA GPU, with onnxruntime-gpu in place of onnxruntime
 	EDGELM_BUNDLES=$(CURDIR)/build/bundles $(BIN)/python -m pytest tests/gpu

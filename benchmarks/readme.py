@@ -36,7 +36,7 @@ def rendered(text: str, content: dict[str, str]) -> str:
     for name, block in content.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         if begin not in text or end not in text:
-            raise ValueError(f"README.md: expected a block {begin.strip()} … {end}, found none")
+            raise ValueError(f"expected a block {begin.strip()} … {end}, found none")
         text = text[: text.index(begin)] + begin + block + text[text.index(end) :]
     return text
 

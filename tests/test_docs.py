@@ -23,10 +23,11 @@ def text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-PAGES = ("readme.py", "pareto.py", "export_page.py", "gpu_page.py", "peers_page.py", "runtime_page.py", "trust_page.py")
+PAGES = ("arm", "export", "gpu", "peers", "runtime", "trust")
+SCRIPTS = ("readme.py", "pareto.py", *(f"{page}_page.py" for page in PAGES))
 
 
-@pytest.mark.parametrize("script", PAGES)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_figures_are_the_committed_ones(script: str) -> None:
     if script in ("pareto.py", "peers_page.py"):
         pytest.importorskip("matplotlib", reason="needs matplotlib, which is not installed")

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 
 BUILD_SIDE = {"torch", "transformers", "safetensors", "onnx", "tensorflow", "ai_edge_quantizer", "litert_torch"}
-BUILD_SIDE |= {"tomli_w", "matplotlib", "jinja2"}
+BUILD_SIDE |= {"tomli_w", "matplotlib", "jinja2", "asyncssh"}
 
 Collected = Generator[None, pytest.CollectReport, pytest.CollectReport]
 

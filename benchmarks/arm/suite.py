@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,6 +26,7 @@ from edgelm import __version__
 from edgelm.bundle import staged
 
 CORES = ("cortex-a72", "cortex-a76")  # without and with 8-bit dot products
+_PACKAGES = ("onnxruntime", "ai-edge-litert", "numpy", "tokenizers")
 
 
 def run(core: str, lab: Path, bundles: Path, tests: Sequence[str]) -> dict[str, Any]:
@@ -65,6 +67,13 @@ def starter(lab: Path, core: str) -> str:
         staging.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return str(path)
+
+
+def versions(lab: Path) -> dict[str, str]:
+    """What the tests run on: the emulator, and the wheels for aarch64."""
+    (qemu,) = (name for name in (lab / "packages").read_text("utf-8").splitlines() if name.startswith("qemu-user_"))
+    wheels = {one.name: one.version for one in distributions(path=[str(lab / "site")])}
+    return {"qemu-user": qemu.split("_")[1].replace("%3a", ":")} | {name: wheels[name] for name in _PACKAGES}
 
 
 def summary(junit: str) -> dict[str, Any]:
@@ -108,7 +117,12 @@ def main() -> None:
     for one in found:
         print(*(f"{key}={value}" for key, value in one.items()))
     if given.json:
-        result = {"schema": "edgelm.arm-suite/1", "edgelm": __version__, "cores": found}
+        result = {
+            "schema": "edgelm.arm-suite/2",
+            "edgelm": __version__,
+            "versions": versions(given.lab),
+            "cores": found,
+        }
         with staged(given.json) as staging:
             staging.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     sys.exit(max(abs(one["exit_code"]) for one in found))
