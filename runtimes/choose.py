@@ -44,7 +44,7 @@ class Fastest(Strict, frozen=True, kw_only=True):
         left_out: as in ``Choice``.
     """
 
-    schema: Literal["edgelm.fastest/2"] = "edgelm.fastest/2"
+    schema: Literal["edgelm.fastest/3"] = "edgelm.fastest/3"
     bundle: str
     device: str
     threads: int
