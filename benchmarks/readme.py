@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from peers_page import overview
+
 from edgelm.bundle import staged
 from edgelm.profile.table import TIMES, Table, markdown
+from peer.figures import TOKENS, timed, verdicts
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +24,7 @@ def main() -> None:
     """Write the README, or fail when ``--check`` finds it out of date."""
     readme = ROOT / "README.md"
     before = readme.read_text(encoding="utf-8")
-    after = rendered(before, blocks(_read("main_job"), _read("compression")))
+    after = rendered(before, blocks(_read("main_job"), _read("compression")) | {"peers": _peers(_read("peers"))})
     if "--check" in sys.argv:
         sys.exit("README.md: figures differ from benchmarks/: run make readme" if before != after else 0)
     with staged(readme) as staging:
@@ -88,6 +92,19 @@ def _compression(result: dict[str, Any]) -> Table:
     ]
     columns = ("task", "int8 on", "teacher", "accuracy", "size", "of its fp32", "faster than its int8")
     return Table("", columns, tuple(rows))
+
+
+def _peers(result: dict[str, Any]) -> str:
+    """How others do with the same checkpoints, and whether what was aimed at is reached."""
+    parts = result["parts"]
+    machine = _machine(parts[timed(parts)[0]])
+    said = f"Milliseconds are of the median request of {TOKENS} tokens, the others of {timed(parts)[-1]}. {machine}"
+    lines = "\n".join(_filled(f"- {line}", "  ") for line in verdicts(parts))
+    return f"{lines}\n\n{markdown(overview(parts))}\n{_filled(said)}\n"
+
+
+def _filled(words: str, indent: str = "") -> str:
+    return textwrap.fill(words, 119, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _times(result: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 __all__ = ["draw"]
 
@@ -31,6 +32,9 @@ def draw(milliseconds: Mapping[str, Mapping[str, float]], tokens: int, out: Path
         for name, value in zip(names, values, strict=True):
             axis.annotate(f"{value:.3g}", (value, name), (7, -3), textcoords="offset points", fontsize=8)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
         axis.set_xlim(min(values) / 1.5, 2 * max(values))
         axis.grid(axis="y", color="#eaecef", zorder=0)
         axis.set_title(f"{model}: ms for {tokens} tokens, one thread", fontsize=10)
