@@ -57,7 +57,7 @@ def _sections(parts: Parts) -> Iterator[str]:
         yield "\n".join(_said(line, "  ") for line in lines)
     if timed(parts) and "artifacts" in parts:
         yield "## In short"
-        yield _words_first(overview(parts))
+        yield words_first(overview(parts))
         yield _said(f"Milliseconds of the median request of {TOKENS} tokens; the others are of {timed(parts)[-1]}.")
     for model in timed(parts):
         yield f"## {MODELS[model]}"
@@ -96,7 +96,7 @@ def _table(parts: Parts, model: str, batch: int) -> str:
     names = [peer.name for peer in PEERS if any(row["ns"].get(peer.name) for row in rows)]
     cells = [(name, *(_cell(row["ns"].get(name), batch) for row in rows)) for name in names]
     head = ("peer", *(length(row["tokens"]).replace("SST-2's own lengths", "SST-2") for row in rows))
-    return _words_first(Table("", head, tuple(cells)))
+    return words_first(Table("", head, tuple(cells)))
 
 
 def _cell(ns: list[int] | None, batch: int) -> str:
@@ -152,7 +152,7 @@ def _on_arm(parts: Parts) -> Iterator[str]:
     """)
     cores = list(next(iter(found.values())))
     rows = [(name, *(f"{counts[core] / 1e6:.0f}" for core in cores)) for name, counts in found.items()]
-    yield _words_first(Table("", ("artifact", *cores), tuple(rows)))
+    yield words_first(Table("", ("artifact", *cores), tuple(rows)))
 
 
 def _runs(parts: Parts) -> dict[tuple[str, str], Any]:
@@ -182,7 +182,7 @@ def _failed(parts: Parts) -> Iterator[str]:
     if found:
         yield "## What did not run"
         rows = [(peer, ", ".join(models) or NONE, f"`{_plain(error)}`") for (peer, error), models in found.items()]
-        yield _words_first(Table("", ("peer", "model", "what it said"), tuple(rows)), words=3)
+        yield words_first(Table("", ("peer", "model", "what it said"), tuple(rows)), words=3)
 
 
 def _plain(error: str) -> str:
@@ -190,8 +190,8 @@ def _plain(error: str) -> str:
     return error.replace("|", "/").replace("`", "'")
 
 
-def _words_first(table: Table, words: int = 1) -> str:
-    """As Markdown, with so many columns of words."""
+def words_first(table: Table, words: int = 1) -> str:
+    """As Markdown, with so many columns of words, and numbers in the others."""
     head, _, *rows = markdown(table).strip().split("\n")
     rule = ["---" if index < words else "---:" for index in range(len(table.columns))]
     return "\n".join((head, f"| {' | '.join(rule)} |", *rows))

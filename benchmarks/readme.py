@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from peers_page import overview
+from peers_page import overview, words_first
 
 from edgelm.bundle import staged
 from edgelm.profile.table import TIMES, Table, markdown
@@ -100,7 +100,7 @@ def _peers(result: dict[str, Any]) -> str:
     machine = _machine(parts[timed(parts)[0]])
     said = f"Milliseconds are of the median request of {TOKENS} tokens, the others of {timed(parts)[-1]}. {machine}"
     lines = "\n".join(_filled(f"- {line}", "  ") for line in verdicts(parts))
-    return f"{lines}\n\n{markdown(overview(parts))}\n{_filled(said)}\n"
+    return f"{lines}\n\n{words_first(overview(parts))}\n\n{_filled(said)}\n"
 
 
 def _filled(words: str, indent: str = "") -> str:

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from edgelm.bundle import Bundle
+from edgelm.profile.table import TIMES
 from edgelm.text import Tokenizer
 from peer import PeerError, Request, clock, environments, figures
 from peer.client import Worker
@@ -162,7 +163,7 @@ def test_instructions_stand_beside_it_and_the_least_are_compared() -> None:
     ]
     found = parts({REFERENCE: 10.0, OURS: 1.0}, {REFERENCE: 0.9, OURS: 0.9})
     found["arm"] = {"machine": found[TEACHER]["machine"], "rows": [*rows, {"peer": "Olive", "error": "no lab"}]}
-    assert "cortex-a53 1.50 and 6.00." in " ".join(figures.verdicts(found))
+    assert f"1.50{TIMES} and 6.00{TIMES} on cortex-a53." in " ".join(figures.verdicts(found))
     page = peers_page.page(found)
     assert "| edgelm compressed, litert int8-dynamic | 5 |" in page
     assert "`no lab`" in page

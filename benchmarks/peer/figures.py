@@ -126,11 +126,11 @@ def _on_arm(rows: list[Row]) -> str:
         for name, counts in found.items():
             who = "compressed" if name.startswith("edgelm compressed") else "edgelm" if "edgelm" in name else "peers"
             least[who] = min(least.get(who, counts[core]), counts[core])
-        ratios = [f"{least['peers'] / least[who]:.2f}" for who in ("edgelm", "compressed") if who in least]
-        told.append(f"{core} {' and '.join(ratios)}")
+        ratios = [f"{least['peers'] / least[who]:.2f}{TIMES}" for who in ("edgelm", "compressed") if who in least]
+        told.append(f"{' and '.join(ratios)} on {core}")
     return (
-        f"ARM instructions of a request of {TOKENS} tokens, a cost, not a latency: the least of the peers' artifacts "
-        f"takes so many times those of edgelm's least, unpruned and compressed: {'; '.join(told)}."
+        f"ARM instructions, {TOKENS} tokens, a cost, not a latency: the peers' least artifact takes, of what edgelm's "
+        f"least takes unpruned and compressed, {', '.join(told)}."
     )
 
 
