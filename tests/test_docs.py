@@ -24,13 +24,14 @@ def text(name: str) -> str:
 
 
 PAGES = ("arm", "export", "gpu", "peers", "runtime", "trust")
+NEEDS = {"pareto.py": "matplotlib", "trust_page.py": "torch"}
 SCRIPTS = ("readme.py", "pareto.py", *(f"{page}_page.py" for page in PAGES))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_figures_are_the_committed_ones(script: str) -> None:
-    if script in ("pareto.py", "peers_page.py"):
-        pytest.importorskip("matplotlib", reason="needs matplotlib, which is not installed")
+    if package := NEEDS.get(script):
+        pytest.importorskip(package, reason=f"needs {package}, which is not installed")
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
