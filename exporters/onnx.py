@@ -134,7 +134,7 @@ class _Attention(nn.Module):
         self.q, self.k, self.v, self.out, self.heads = trained.q, trained.k, trained.v, trained.out, trained.heads
 
     def forward(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-        mask = bias if queries.shape[1] == 1 else bias + 0.0 * bias.transpose(2, 3)
+        mask = bias if queries.shape[1] == 1 else bias + 0.0 * bias.squeeze(2).unsqueeze(3)
         q, k, v = self.q(queries), self.k(x), self.v(x)
         mixed = torch.onnx.ops.attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.heads)[0]
         out: Tensor = self.out(mixed)
