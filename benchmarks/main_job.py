@@ -109,7 +109,10 @@ def run(*command: str, folder: Path) -> str:
     """Standard output of a command that must succeed; the rest goes to the terminal."""
     print("$", *command, flush=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    if done.returncode:
+        print(done.stdout)  # what failed stands there
+    done.check_returncode()
     return done.stdout
 
 
