@@ -212,7 +212,7 @@ def lists(path: Path, checkpoint: Path) -> list[dict[str, Any]]:
 
 
 def first_answer(path: Path) -> list[dict[str, Any]]:
-    """Seconds of a fresh process until it has answered; the first of each tests the variant, and is told apart."""
+    """Seconds of a fresh process until it has answered; the first of each tests the variant, and is not counted."""
     rows = []
     for precision in ("fp16", "fp32"):
         times = []
@@ -253,9 +253,9 @@ def accuracy(teacher: Path, data: Path, work: Path) -> dict[str, Any]:
     for precision in ("fp16", "fp32"):
         with edgelm.load(path, device="cuda", precision=precision) as model:
             found[f"edgelm {precision}"] = model.logits(texts)
-            labels, module = model.labels, in_torch(teacher, torch.float32)
-            found["PyTorch fp32"] = np.concatenate([of_torch(module, *row) for row in rows_of(model, texts)])
-    right = np.array([labels.index(one) for one in gold])
+    module = in_torch(teacher, torch.float32)
+    found["PyTorch fp32"] = np.concatenate([of_torch(module, *row) for row in rows_of(model, texts)])
+    right = np.array([model.labels.index(one) for one in gold])
     rows = {
         name: {
             "accuracy": float(np.mean(logits.argmax(1) == right)),

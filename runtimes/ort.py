@@ -21,7 +21,7 @@ from edgelm.runtimes.providers import PROVIDERS, Provider
 __all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
 
 FORMAT = "onnx"
-TOKENS, _LOGITS = 8192, 2**24
+_TOKENS, _LOGITS = 8192, 2**24  # of a batch
 _CUDA = "CUDA failure"  # what a message of CUDA's own begins with
 DEVICES = tuple(PROVIDERS)
 
@@ -92,9 +92,9 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     except Exception as exc:  # the pybind module has exception types of its own, without a common base
         version = onnxruntime.__version__
         if place.device != "cpu" and (wanted.name in str(exc) or _CUDA in str(exc)):
-            needs = f"pip install '{wanted.package}'" + (f", with {wanted.needs}" if wanted.needs else "")
             raise DeviceUnavailable(
-                f"device '{place}': ONNX Runtime {version} cannot start {wanted.name}: {_line(exc)}; it wants {needs}"
+                f"device '{place}': ONNX Runtime {version} cannot start {wanted.name}: {_line(exc)}; it wants "
+                f"{wanted.cure}"
             ) from exc
         raise BundleError(f"ONNX Runtime {version} cannot load the artifact: {_line(exc)}") from exc
     nodes = _nodes(session)
@@ -165,7 +165,7 @@ class _Session:
 def _tokens_at_once(output: list[int | str]) -> int:
     """How many tokens keep a GPU busy, unless that many have more logits than is good to hold, as of a vocabulary."""
     each = output[-1] if len(output) == 3 and isinstance(output[-1], int) else 1
-    return max(1, min(TOKENS, _LOGITS // each))
+    return max(1, min(_TOKENS, _LOGITS // each))
 
 
 def _imported() -> Any:
@@ -191,10 +191,9 @@ def _hold(place: Place, wanted: Provider, started: list[str], nodes: dict[str, C
         DeviceUnavailable: the provider did not start, or nodes are left to the CPU and that was not allowed.
     """
     if wanted.name not in started:
-        needs = f", with {wanted.needs}" if wanted.needs else ""
         raise DeviceUnavailable(
             f"device '{place}': {wanted.name} is installed but does not start on this machine, and ONNX Runtime would "
-            f"use {', '.join(started)}: pip install '{wanted.package}'{needs}"
+            f"use {', '.join(started)}: {wanted.cure}"
         )
     elsewhere = (kinds for name, kinds in nodes.items() if name != wanted.name)
     others = Counter({kind: n for kind, n in sum(elsewhere, Counter[str]()).items() if kind not in wanted.host})

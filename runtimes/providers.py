@@ -37,6 +37,11 @@ class Provider:
     settings: Mapping[str, str] = field(default_factory=dict)
     host: frozenset[str] = frozenset()
 
+    @property
+    def cure(self) -> str:
+        """The line that brings it, and what pip does not bring."""
+        return f"pip install '{self.package}'" + (f", with {self.needs}" if self.needs else "")
+
     def options(self, place: Place) -> dict[str, str]:
         """What the provider is told."""
         # the first is taken anyway; told its number, ONNX Runtime 1.31 looks for a plugin and warns that there is none
