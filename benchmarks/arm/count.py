@@ -98,26 +98,42 @@ def _counts(bundle: Path, cores: Sequence[str], tokens: int, lab: Path) -> Itera
     manifest = Bundle(bundle).manifest
     if not 1 <= tokens <= manifest.max_tokens:
         raise DataError(f"{bundle} takes 1 to {manifest.max_tokens} tokens, found {tokens}: ask for so many")
+    for variant in manifest.variants:
+        for core, executed, here, there in requested(bundle, variant.file, tokens, cores, lab):
+            yield _count(variant, core, tokens, executed, here, there)
+
+
+def requested(
+    path: Path, detail: str, tokens: int, cores: Sequence[str] = CORES, lab: Path = LAB
+) -> Iterator[tuple[str, dict[str, int], dict[str, Any], dict[str, Any]]]:
+    """One request on this machine and on every core; arguments as those of ``request.py``.
+
+    Returns:
+        The core, what it executed, and what was printed here and there: ``version`` of the engine, ``logits``.
+
+    Raises:
+        DeviceUnavailable: there is no lab, it has no such core or another engine, or the request does not run.
+    """
     if not (lab / ".ready").exists():
         raise DeviceUnavailable(f"expected a lab in {lab}, found none: run benchmarks/arm/setup {lab}")
-    there = sorted(path.name for path in (lab / "cores").iterdir())
-    if unknown := sorted(set(cores) - set(there)):
-        raise DeviceUnavailable(f"expected cores among {', '.join(there)}, found {', '.join(unknown)}: ask for those")
-    for variant in manifest.variants:
-        request = [_REQUEST, str(bundle), variant.file, str(tokens)]
-        here = json.loads(_run("on this machine", [sys.executable, *request], {**os.environ, "PYTHONPATH": str(ROOT)}))
-        for core in cores:
-            printed, (executed,) = emulate(lab, core, *request)
-            yield _count(variant, core, tokens, executed, here, json.loads(printed))
+    known = sorted(path.name for path in (lab / "cores").iterdir())
+    if unknown := sorted(set(cores) - set(known)):
+        raise DeviceUnavailable(f"expected cores among {', '.join(known)}, found {', '.join(unknown)}: ask for those")
+    request = [_REQUEST, str(path), detail, str(tokens)]
+    here = json.loads(_run("on this machine", [sys.executable, *request], {**os.environ, "PYTHONPATH": str(ROOT)}))
+    for core in cores:
+        printed, (executed,) = emulate(lab, core, *request)
+        there = json.loads(printed)
+        if here["version"] != there["version"]:
+            found = f"expected the engine's {here['version']} as here, found {there['version']}"
+            raise DeviceUnavailable(f"in the lab, {found}: install what constraints.txt pins, and run setup again")
+        yield core, executed, here, there
 
 
 def _count(
     variant: Variant, core: str, tokens: int, executed: dict[str, int], here: dict[str, Any], there: dict[str, Any]
 ) -> dict[str, Any]:
     """What was executed, and how the logits there compare with those here."""
-    if here["version"] != there["version"]:
-        found = f"expected {variant.engine} {here['version']} as here, found {there['version']}"
-        raise DeviceUnavailable(f"in the lab, {found}: install what constraints.txt pins, and run setup again")
     difference = float(np.abs(np.subtract(here["logits"], there["logits"])).max())
     same = bool(np.argmax(here["logits"]) == np.argmax(there["logits"]))
     agree = difference <= _TOLERANCE if variant.precision == "fp32" else same

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from arm.count import CORES, LAB, ROOT, emulate
+from arm.count import requested
 from edgelm.bundle import Bundle
-from edgelm.errors import DeviceUnavailable
 from peer.ours import export
 
-__all__ = ["DEVICE", "FILES", "TOKENS", "bundle", "count"]
+__all__ = ["DEVICE", "FILES", "TOKENS", "bundle", "count", "variants"]
 
 TOKENS = 32
 DEVICE = "generic-arm64"
@@ -29,8 +24,6 @@ FILES = {
     ("litert", "int8"): "model.tflite",
 }
 """By family and kind, the artifact of those whose engine has a wheel for 64-bit ARM in the lab."""
-
-_REQUEST = str(ROOT / "benchmarks" / "arm" / "request.py")
 
 
 def bundle(checkpoint: Path, folder: Path) -> Path:
@@ -52,15 +45,7 @@ def count(path: Path, detail: str) -> Iterator[dict[str, Any]]:
     Raises:
         DeviceUnavailable: it does not run there.
     """
-    request = [_REQUEST, str(path.resolve()), detail, str(TOKENS)]
-    if not (LAB / ".ready").exists():
-        raise DeviceUnavailable(f"expected a lab in {LAB}, found none: run benchmarks/arm/setup {LAB}")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *request], env=environment, capture_output=True, text=True, check=True)
-    here = json.loads(done.stdout)
-    for core in CORES:
-        printed, (executed,) = emulate(LAB, core, *request)
-        there = json.loads(printed)
+    for core, executed, here, there in requested(path.resolve(), detail, TOKENS):
         difference = float(np.abs(np.subtract(here["logits"], there["logits"])).max())
         yield {"core": core, **executed, "version": there["version"], "max_abs_diff": difference}
 
