@@ -42,9 +42,7 @@ def profile(
     ] = None,
     rate: Annotated[float | None, Option("--rate", min=0.0, help="Requests a second of server.")] = None,
     sustained: Annotated[str | None, Option("--sustained", metavar="10m", help="The fastest, without a pause.")] = None,
-    per_layer: Annotated[
-        bool, Option("--per-layer", help="Where ONNX Runtime spends its time, with a roofline.")
-    ] = False,
+    per_layer: Annotated[bool, Option("--per-layer", help="Where a request spends its time, with a roofline.")] = False,
     energy: Annotated[bool, Option("--energy", help="Joules of a request, where the machine tells them.")] = False,
     html: Html = None,
     save: Annotated[Path | None, Option("--save", metavar="FILE", help="Keep the raw samples, to compare.")] = None,

@@ -11,7 +11,6 @@ from edgelm import console
 from edgelm.profile import stats, table, table_layers, table_load
 from edgelm.profile.compare import Change, Comparison, Limit
 from edgelm.profile.conditions import harness
-from edgelm.profile.deeper import NO_OPS
 from edgelm.profile.doubts import change, doubts
 from edgelm.profile.layers import by_layer
 from edgelm.profile.scenarios import throughput
@@ -99,9 +98,10 @@ def _deeper(profile: Profile) -> None:
     found = [run for run in profile.runs if run.ops]
     for run in found:
         _print(table_layers.layers(run, profile.peak))
+        if words := table_layers.pieces(run):
+            console.out.print(words)
     if found and profile.peak:
         console.out.print(table_layers.roofline(profile.peak))
-        console.err.print(f"[yellow]note:[/yellow] {NO_OPS}")
     if any(run.energy for run in profile.runs):
         _print(table_layers.energy(profile))
 

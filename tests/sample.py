@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from edgelm.bundle import Bundle
 from edgelm.manifest import (
     Baseline,
     Format,
@@ -19,6 +20,7 @@ from edgelm.manifest import (
 from edgelm.runs import Conditions, Fresh, Profile, Run
 
 LENGTHS = (16, 32, 64, 128)
+_HEAD_DIM = 8
 
 _MEDIANS = {
     ("pytorch", "fp32"): (20.3, 25.2, 33.1, 51.0),
@@ -150,3 +152,15 @@ def profile() -> Profile:
         machine=machine(),
         runs=tuple(runs),
     )
+
+
+def layer_macs(bundle: Bundle, tokens: int) -> dict[str, int]:
+    """Multiply-adds of each layer of the random DistilBERT; the last one computes the row of [CLS] alone."""
+    model, labels = bundle.manifest.model, len(bundle.manifest.labels)
+    found = {"embedding": 0}
+    for index, (heads, ffn) in enumerate(zip(model.heads, model.ffn, strict=True)):
+        width, rows = heads * _HEAD_DIM, 1 if index == len(model.heads) - 1 else tokens
+        projections = 2 * model.dim * width * (tokens + rows)  # k and v of every token, q and out of the rows
+        found[f"attention {index}"] = projections + 2 * rows * tokens * width
+        found[f"ffn {index}"] = 2 * model.dim * ffn * rows
+    return found | {"head": model.dim * (model.dim + labels)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 
@@ -10,37 +10,46 @@ import msgspec
 
 from edgelm.bundle import Bundle
 from edgelm.devices.power import Meter
+from edgelm.errors import DataError
 from edgelm.manifest import Variant
 from edgelm.profile import energy, table
-from edgelm.profile.inputs import token_ids
+from edgelm.profile.inputs import Request, token_ids
 from edgelm.profile.layers import assigned
 from edgelm.profile.ops import profile_ops
+from edgelm.profile.ops_litert import profile_pieces
 from edgelm.profile.peak import peak
 from edgelm.profile.subject import loaded
 from edgelm.progress import Progress, silent
-from edgelm.runs import Profile, Run
+from edgelm.runs import Op, Profile, Run
 
-__all__ = ["NO_OPS", "with_energy", "with_ops"]
+__all__ = ["with_energy", "with_ops"]
 
-NO_OPS = "litert: its Python interface has no profiler of operators, so that where it spends its time is not known"
-"""Why only ONNX Runtime's variants have layers."""
 
-_ENGINE = "onnxruntime"
+def _operators(artifact: bytes, request: Request, layers: int, *, threads: int) -> tuple[Op, ...]:
+    return assigned(profile_ops(artifact, request, threads=threads), layers)
+
+
+_LOOKS = {"onnxruntime": _operators, "litert": profile_pieces}
 
 
 def with_ops(bundle: Bundle, profile: Profile, *, progress: Progress = silent) -> Profile:
-    """The profile with the operators of each of ONNX Runtime's variants, at one length, and the peak of the machine.
+    """The profile with what each variant does in a request, at one length, and the peak of the machine.
+
+    Of ONNX Runtime, every operator by its own profiler; of LiteRT, every piece of the graph, timed alone.
 
     Raises:
-        DataError: the operators of a variant cannot be told apart.
+        DataError: the layers of the model are not known, or the operators of a variant cannot be told apart.
     """
+    layers = len(bundle.manifest.model.heads)
+    if not layers:
+        raise DataError("--per-layer: the layers of a model of another framework are not known: leave it out")
 
     def look(variant: Variant, run: Run) -> Run:
         request = token_ids(run.tokens, batch=run.batch, vocab=bundle.manifest.model.vocab)
-        timed = profile_ops(bundle.read(variant.file), request, threads=run.threads)
-        return msgspec.structs.replace(run, ops=assigned(timed, len(bundle.manifest.model.heads)))
+        found = _LOOKS[variant.engine](bundle.read(variant.file), request, layers, threads=run.threads)
+        return msgspec.structs.replace(run, ops=found)
 
-    measured = _each(bundle, profile, "measure layers", look, progress, engine=_ENGINE)
+    measured = _each(bundle, profile, "measure layers", look, progress, engines=_LOOKS)
     threads = {run.threads for run in measured.runs if run.ops}
     return msgspec.structs.replace(measured, peak=peak(threads.pop())) if threads else measured
 
@@ -63,12 +72,12 @@ def _each(
     name: str,
     look: Callable[[Variant, Run], Run],
     progress: Progress,
-    engine: str | None = None,
+    engines: Collection[str] | None = None,
 ) -> Profile:
     """Replace the run of each variant at the length that stands for the others."""
     tokens = table.reference_length(profile)
     variants: dict[tuple[str, str], Variant] = {
-        (v.engine, v.precision): v for v in bundle.manifest.variants if engine in (None, v.engine)
+        (v.engine, v.precision): v for v in bundle.manifest.variants if engines is None or v.engine in engines
     }
     runs = list[Run]()
     with progress(name, len(variants)) as advance:

@@ -15,7 +15,7 @@ from edgelm.errors import DataError
 from edgelm.profile.ops import Tensor, Timed
 from edgelm.runs import Op, Peak, Run
 
-__all__ = ["Layer", "Work", "assigned", "by_layer", "least"]
+__all__ = ["Layer", "Work", "assigned", "by_layer", "layer_names", "least"]
 
 _PRODUCTS = ("MatMul", "Gemm")  # and what is fused from them: FusedMatMul, MatMulInteger, DynamicQuantizeMatMul, …
 _PARTS = ("Gather", "Slice", "Shape")  # they read no more than they write
@@ -78,7 +78,7 @@ def assigned(timed: Sequence[Timed], layers: int) -> tuple[Op, ...]:
             f"per-layer: expected {1 + 2 * layers} LayerNorms of {layers} layers in what ran, found {norms}: "
             "its operators cannot be told apart"
         )
-    names = _names(layers)
+    names = layer_names(layers)
     found, name = list[Op](), next(names)
     for one in timed:
         found.append(_op(one, name))
@@ -120,7 +120,8 @@ def _roof(ops: Sequence[Op], us: float, peak: Peak | None) -> tuple[float | None
     return max(arithmetic, memory) / (us * 1e-6), "arithmetic" if arithmetic >= memory else "memory"
 
 
-def _names(layers: int) -> Iterator[str]:
+def layer_names(layers: int) -> Iterator[str]:
+    """The layers of a model of so many, in the order in which they run: embedding, attention 0, ffn 0, …, head."""
     yield "embedding"
     for index in range(layers):
         yield f"attention {index}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgelm.profile.inputs import Request
 
-__all__ = ["Tensor", "Timed", "profile_ops", "read"]
+__all__ = ["Tensor", "Timed", "middle", "profile_ops", "read"]
 
 _WARMUP = 20
 
@@ -67,7 +67,7 @@ def profile_ops(artifact: bytes, request: Request, *, threads: int, count: int =
         session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
         feed = {"input_ids": request[0], "attention_mask": request[1]}
         for _ in range(_WARMUP + count):
-            session.run(["logits"], feed)
+            session.run(None, feed)
         path = Path(session.end_profiling())
         return read(json.loads(path.read_text(encoding="utf-8")), skip=_WARMUP)
 
@@ -86,10 +86,10 @@ def read(events: Sequence[Mapping[str, Any]], *, skip: int) -> list[Timed]:
             times[key].append(int(event["dur"]))
             last[key] = event
     ordered = sorted(last.items(), key=lambda item: int(item[1]["ts"]))
-    return [_op(event, _middle(times[key][skip:])) for key, event in ordered if len(times[key]) > skip]
+    return [_op(event, middle(times[key][skip:])) for key, event in ordered if len(times[key]) > skip]
 
 
-def _middle(times: Sequence[int]) -> float:
+def middle(times: Sequence[int]) -> float:
     """The mean of the middle half: finer than the median of whole microseconds, and as hard to disturb."""
     ordered, quarter = sorted(times), len(times) // 4
     return statistics.fmean(ordered[quarter : len(ordered) - quarter])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from edgelm.profile import stats
 from edgelm.profile.layers import by_layer
-from edgelm.profile.table import NONE, Table, percent, size
+from edgelm.profile.table import NONE, Table, milliseconds, percent, size
 from edgelm.runs import Peak, Profile, Run
 
-__all__ = ["energy", "layers", "roofline"]
+__all__ = ["energy", "layers", "pieces", "roofline"]
 
 
 def layers(run: Run, peak: Peak | None) -> Table:
@@ -28,6 +29,17 @@ def roofline(peak: Peak) -> str:
     return (
         f"The roof: {fp32:.3g} GMAC/s in fp32 and {int8:.3g} in int8, measured on matrices of 512 by "
         f"512 with ONNX Runtime, and {moved:.3g} GB/s by a copy, with {threads}."
+    )
+
+
+def pieces(run: Run) -> str:
+    """What the pieces of a LiteRT graph took beside a request, in one sentence; empty of a run without them."""
+    if run.engine != "litert" or not run.ops:
+        return ""
+    together, whole = sum(op.us for op in run.ops) / 1e3, stats.percentile_ms(run.samples_ns, 50)
+    return (
+        f"{run.name}: its graph was timed in {len(run.ops)} pieces, which took {milliseconds(together)} ms together; "
+        f"a request takes {milliseconds(whole)} ms."
     )
 
 

@@ -5,25 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sample
 
 from edgelm.bundle import Bundle
 from edgelm.profile.inputs import token_ids
 from edgelm.profile.layers import assigned
 from edgelm.profile.ops import profile_ops
 
-TOKENS, HEAD_DIM = 13, 8
-
-
-def expected(bundle: Bundle) -> dict[str, int]:
-    """Multiply-adds of each layer; the last one computes the row of [CLS] alone."""
-    model, labels = bundle.manifest.model, len(bundle.manifest.labels)
-    found = {"embedding": 0}
-    for index, (heads, ffn) in enumerate(zip(model.heads, model.ffn, strict=True)):
-        width, rows = heads * HEAD_DIM, 1 if index == len(model.heads) - 1 else TOKENS
-        projections = 2 * model.dim * width * (TOKENS + rows)  # k and v of every token, q and out of the rows
-        found[f"attention {index}"] = projections + 2 * rows * TOKENS * width
-        found[f"ffn {index}"] = 2 * model.dim * ffn * rows
-    return found | {"head": model.dim * (model.dim + labels)}
+TOKENS = 13
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
@@ -32,8 +21,9 @@ def test_each_layer_does_the_work_that_the_architecture_says(precision: str, tin
     (variant,) = [v for v in bundle.manifest.variants if (v.engine, v.precision) == ("onnxruntime", precision)]
     request = token_ids(TOKENS, batch=1, vocab=bundle.manifest.model.vocab)
     timed = profile_ops(bundle.read(variant.file), request, threads=1, count=5)
-    found = dict.fromkeys(expected(bundle), 0)
+    expected = sample.layer_macs(bundle, TOKENS)
+    found = dict.fromkeys(expected, 0)
     for op in assigned(timed, len(bundle.manifest.model.heads)):
         found[op.layer] += op.macs
         assert op.int8 == (precision == "int8-dynamic" and op.macs > 0 and op.kind != "Attention")
-    assert found == expected(bundle)
+    assert found == expected

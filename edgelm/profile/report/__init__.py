@@ -11,7 +11,6 @@ from edgelm.errors import MissingExtra
 from edgelm.manifest import Manifest
 from edgelm.profile import headline, table, table_layers, table_load
 from edgelm.profile.conditions import conditions
-from edgelm.profile.deeper import NO_OPS
 from edgelm.profile.doubts import doubts
 from edgelm.runs import Profile
 
@@ -75,7 +74,7 @@ def render(
         conditions=conditions(profile),
         roofline=table_layers.roofline(profile.peak) if profile.peak else "",
         headlines=[table_load.headline(run) for run in profile.runs if run.scenario == "sustained"],
-        no_ops=NO_OPS,
+        pieces=[words for run in profile.runs if (words := table_layers.pieces(run))],
         fastest=headline.fastest(manifest, profile),
         cards=headline.cards(manifest, profile, downloads),
         tables=_tables(manifest, profile, downloads),
