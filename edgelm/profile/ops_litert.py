@@ -79,9 +79,8 @@ def chained(pieces: Sequence[Piece], feed: Mapping[int, Any], threads: int) -> I
     for piece in pieces:
         one = Interpreter(model_content=piece.artifact, num_threads=threads)
         one.allocate_tensors()
-        for detail, tensor in zip(one.get_input_details(), piece.inputs, strict=True):
-            one.set_tensor(detail["index"], known[tensor])
+        for tensor in piece.inputs:
+            one.set_tensor(tensor, known[tensor])
         one.invoke()
-        found = zip(one.get_output_details(), piece.outputs, strict=True)
-        known |= {tensor: one.get_tensor(detail["index"]) for detail, tensor in found}
+        known |= {tensor: one.get_tensor(tensor) for tensor in piece.outputs}
         yield one, known

@@ -38,9 +38,9 @@ class Piece:
         layer: of the model that they belong to.
         name: which operators, for people.
         kind: of its products; empty if it has none.
-        artifact: a TFLite model of them alone.
-        inputs: tensors of the whole model that it reads, in the order of its own inputs.
-        outputs: tensors of the whole model that it gives, likewise.
+        artifact: a TFLite model of them alone, whose tensors have the numbers that they have in the whole model.
+        inputs: tensors that it reads.
+        outputs: tensors that it gives.
         macs: multiply-adds.
         bytes: what comes in and goes out, and its constants; of a table the rows that are looked up.
         int8: whether its products are of 8-bit integers.
@@ -207,18 +207,12 @@ class _Graph:
         return math.prod(map(int, found.shape)) * self._bits[found.type] // 8
 
     def _written(self, operators: Sequence[Any], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-        schema = self._tools.schema_fb
-        used = sorted({tensor for one in operators for side in (one.inputs, one.outputs) for tensor in _named(side)})
-        place = {tensor: at for at, tensor in enumerate(used)} | {-1: -1}
-        graph, alone = schema.SubGraphT(), copy.copy(self._model)
-        graph.tensors = [self._graph.tensors[tensor] for tensor in used]
-        graph.inputs, graph.outputs = [place[one] for one in inputs], [place[one] for one in outputs]
-        graph.operators = []
-        for one in operators:
-            moved = copy.copy(one)
-            moved.inputs, moved.outputs = [place[i] for i in one.inputs], [place[i] for i in one.outputs]
-            graph.operators.append(moved)
-        kept = {one.buffer for one in graph.tensors}
+        """A model of all tensors, so that they keep their numbers, but of the constants of these operators alone."""
+        schema, graph, alone = self._tools.schema_fb, copy.copy(self._graph), copy.copy(self._model)
+        graph.inputs, graph.outputs, graph.operators = inputs, outputs, operators
+        used = {tensor for one in operators for tensor in _named(one.inputs)}
+        used |= {scales for tensor in used if (scales := _scales(self._graph.tensors[tensor])) is not None}
+        kept = {self._graph.tensors[tensor].buffer for tensor in used}
         alone.buffers = [one if at in kept else schema.BufferT() for at, one in enumerate(self._model.buffers)]
         for one in alone.buffers:
             if one.data is not None:
@@ -230,3 +224,9 @@ class _Graph:
 def _named(tensors: Sequence[int]) -> Iterator[int]:
     """Without those that are left out, which are -1."""
     return (int(tensor) for tensor in tensors if tensor >= 0)
+
+
+def _scales(tensor: Any) -> int | None:
+    """The tensor with the scales of one that is quantized in blocks."""
+    details = tensor.quantization.details if tensor.quantization else None
+    return None if details is None or not hasattr(details, "scales") else int(details.scales)
