@@ -1,7 +1,7 @@
 """What every precision keeps, weighs and costs in both formats, for every task.
 
 ``make bench-export DATA=FOLDER MODELS=FOLDER`` writes benchmarks/export.json, part after part; a part that is there is
-kept. ``export_page.py`` makes docs/export.md of it.
+kept, unless some of its variants are asked for ``--again``. ``export_page.py`` makes docs/export.md of it.
 
 Accuracy: of the exported artifact, run by its engine, on the whole of each dev set, against the PyTorch module in fp32.
 Speed: all artifacts are loaded at once and run in turn, once untimed and once timed, one thread, one text; the median.
@@ -19,14 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import msgspec
 import numpy as np
 import torch
 
@@ -38,7 +37,7 @@ from edgelm.data import Dataset
 from edgelm.devices.machine import detect, machine
 from edgelm.exporters import Report, exporter
 from edgelm.exporters.parity import task_of
-from edgelm.manifest import Format, Precision
+from edgelm.manifest import Precision
 from edgelm.model import Encoder, EncoderConfig, parameters
 from edgelm.recipe import Data, Export, Gate, Located, Recipe
 from edgelm.runtimes import Ids, Session, engine
@@ -84,10 +83,12 @@ def main() -> None:
     arguments.add_argument("--models", type=Path, required=True, help="folder with sst2-teacher, clinc150-teacher")
     arguments.add_argument("--heads", type=Path, default=ROOT / "build" / "heads", help="what heads.py made")
     arguments.add_argument("--part", choices=[*(job.task for job in JOBS), "others", "full", "speed"], action="append")
+    arguments.add_argument("--again", metavar="FORMAT/PRECISION", action="append", help="of the tasks, these alone")
     given = arguments.parse_args()
     torch.set_num_threads(1)
+    folders, again = [given.models, given.heads], [tuple(one.split("/")) for one in given.again or ()]
     parts: dict[str, Callable[[], Any]] = {
-        **{job.task: lambda job=job: accuracy(job, given.data, [given.models, given.heads]) for job in JOBS},  # type: ignore[misc]
+        **{job.task: lambda job=job: accuracy(job, given.data, folders, again) for job in JOBS},  # type: ignore[misc]
         "others": lambda: others(given.data, given.models),
         "full": full,
         "speed": speed,
@@ -99,25 +100,32 @@ def main() -> None:
         found: dict[str, Any] = {"schema": "edgelm.bench-export/2", "parts": {}}
         if OUT.exists():
             found = json.loads(OUT.read_bytes())
-        if name in found["parts"] and not found["parts"][name].get("unfinished"):
+        there = found["parts"].get(name, {})
+        if (there and not again) or (again and "rows" not in there):
             continue
         load, started = os.getloadavg()[0], time.perf_counter()
         result = part()
         found = json.loads(OUT.read_bytes()) if OUT.exists() else found  # another part may have ended meanwhile
+        if again:
+            rows = {(row.get("format"), row["precision"]): row for row in result}
+            result = [rows.get((row.get("format"), row["precision"]), row) for row in there["rows"]]
         conditions = {"machine": to_dict(machine()), "load": [load, os.getloadavg()[0]]}
         found["parts"][name] = {**conditions, "seconds": time.perf_counter() - started, "rows": result}
         with staged(OUT) as staging:
             staging.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def accuracy(job: Job, texts: Path, folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Every format and precision of one model against the module."""
+def accuracy(
+    job: Job, texts: Path, folders: Sequence[Path], wanted: Collection[tuple[str, ...]] = ()
+) -> list[dict[str, Any]]:
+    """Every format and precision of one model, or those that are wanted, against the module."""
     from edgelm.exporters import reading
 
     folder = next(folder / job.model for folder in folders if (folder / job.model).is_dir())
     given = Data(train=str((texts / job.train).absolute()))
-    wanted = Export(device=detect())
-    recipe = Recipe(schema="edgelm.recipe/1", model=str(folder), data=given, export=wanted, gates=_open())
+    recipe = Recipe(
+        schema="edgelm.recipe/1", model=str(folder), data=given, export=Export(device=detect()), gates=_open()
+    )
     located = Located(recipe, Path())
     compressed = compress(located)  # as it is: the recipe has no step
     dev = data.examples(texts / job.dev, task_of(compressed.model))
@@ -129,7 +137,8 @@ def accuracy(job: Job, texts: Path, folders: Sequence[Path]) -> list[dict[str, A
     texts_to_calibrate = calibration(located, compressed)
     assert texts_to_calibrate is not None
     for form in ("onnx", "tflite"):
-        found = exported(form, compressed.model, texts_to_calibrate)
+        precisions = [one for one in exporter(form).PRECISIONS if not wanted or (form, one) in wanted]
+        found = exported(form, precisions, compressed.model, texts_to_calibrate)
         for precision, (artifact, report) in found.items():
             row = judged(form, precision, artifact, module, recipe)
             row |= {"seconds": report.seconds, "notes": list(report.notes)}
@@ -146,8 +155,7 @@ def _open() -> dict[Precision, Gate]:
 
 def judged(form: str, precision: Precision, artifact: bytes, module: Reference, recipe: Recipe) -> dict[str, Any]:
     """What is found of an artifact, by the same check that every export goes through, but with open gates."""
-    known = msgspec.convert(form, Format)
-    variant = check(known, precision, artifact, LENGTHS, module, module, recipe, lambda units: None)
+    variant = check(form, precision, artifact, LENGTHS, module, module, recipe, lambda units: None)
     assert variant.score is not None
     assert module.score is not None
     return {
@@ -160,11 +168,13 @@ def judged(form: str, precision: Precision, artifact: bytes, module: Reference, 
     }
 
 
-def exported(form: str, model: Encoder, rows: Sequence[Ids]) -> dict[Precision, tuple[bytes, Report]]:
-    """Every precision of a format, with the kind of integers that this machine multiplies."""
+def exported(
+    form: str, precisions: Sequence[Precision], model: Encoder, rows: Sequence[Ids]
+) -> dict[Precision, tuple[bytes, Report]]:
+    """Precisions of a format, with the kind of integers that this machine multiplies."""
     reports, module = list[Report](), exporter(form)
     integers = devices.load(detect()).int8
-    made = module.export(model, module.PRECISIONS, LENGTHS, calibration=rows, int8=integers, tell=reports.append)
+    made = module.export(model, precisions, LENGTHS, calibration=rows, int8=integers, tell=reports.append)
     return {name: (artifact, report) for (name, artifact), report in zip(made.items(), reports, strict=True)}
 
 

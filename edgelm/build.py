@@ -16,7 +16,7 @@ from edgelm.check import Reference, check
 from edgelm.compression import Compressed, calibration, compress, dev, forget, info
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, RecipeError
-from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, foreign, log
+from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, foreign, log, names
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.foreign.companions import companions
 from edgelm.manifest import Baseline, Device, Format, Manifest, Precision, Score, Variant
@@ -169,9 +169,14 @@ def _chosen(
     Raises:
         RecipeError: that is nothing.
     """
-    if isinstance(compressed, Compressed) or wanted.precisions:
+    if isinstance(compressed, Compressed):
         return tuple(precisions)
-    can = compressed.model.can[form]
+    can = compressed.model.can.get(form)
+    if can is None:
+        known = ", ".join(compressed.model.can)
+        raise RecipeError(f"{compressed.source}: {form} is not written of such a model: expected one of {known}")
+    if wanted.precisions:
+        return tuple(precisions)
     found = tuple(one for one in precisions if one in can)
     if not found:
         raise RecipeError(
@@ -185,13 +190,17 @@ def _wanted(located: Located) -> tuple[Export, Device, tuple[Precision, ...]]:
     """What to write, for which device, in which precisions.
 
     Raises:
-        RecipeError: the recipe does not say, or has no texts that one of the precisions needs.
+        RecipeError: the recipe does not say, names a format that nobody writes, or has no texts that one of the
+            precisions needs.
     """
     wanted, texts = located.recipe.export, located.recipe.data
     if wanted is None:
         raise RecipeError('the recipe has no [export] section: expected at least device = "NAME"')
     device = devices.load(wanted.device)
     precisions = wanted.precisions or device.precisions
+    for form in wanted.formats or device.formats:
+        if form not in names():
+            exporter(form)  # it says which there are
     if "int8-static" in precisions and texts.train is None and texts.dev is None:
         raise RecipeError(UNCALIBRATED)
     return wanted, device, precisions

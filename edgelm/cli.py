@@ -167,7 +167,9 @@ def export(
     model: ModelOrFile,
     device: Annotated[str, Option("--device", help="The target; edgelm devices lists them.")],
     out: Annotated[Path, Option("--out", metavar="FILE", help="The bundle.")],
-    formats: Annotated[list[str] | None, Option("--format", help="onnx or tflite; both if not given.")] = None,
+    formats: Annotated[
+        list[str] | None, Option("--format", help="onnx, tflite, …; what the device likes if not given.")
+    ] = None,
     precisions: PrecisionNames = None,
     lengths: Lengths = None,
     pooling: Annotated[str | None, Option("--pooling", help="One vector a text: mean or cls.")] = None,

@@ -28,7 +28,8 @@ __all__ = [
     "Variant",
 ]
 
-Format = Literal["onnx", "tflite"]
+Format = str
+"""``onnx``, ``tflite``, or what another package brings; see ``edgelm.exporters``."""
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static", "int4-weights"]
 Int8 = Literal["u8s8", "u8s7", "s8s8"]
 """Types of the activations and weights that ONNX Runtime multiplies; ``s7`` are signed weights within -64 and 64."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 import importlib
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import tiny
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
+from edgelm import build, compression, recipe
+from edgelm.bundle import Bundle
 from edgelm.errors import ExportFailed, MissingExtra, RecipeError
 from edgelm.exporters import EXPORTERS, Report, check_request, exporter, log, names, parity, xnnpack
 from edgelm.exporters.trial import try_out
@@ -142,6 +146,20 @@ def test_a_format_may_be_added_by_entry_point(monkeypatch: pytest.MonkeyPatch) -
     assert names() == ["json", "onnx", "tflite"]
     with pytest.raises(RecipeError, match="expected one of json, onnx, tflite"):
         exporter("onxx")
+
+
+def test_a_format_of_others_gets_into_a_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    theirs = SimpleNamespace(ENGINE="onnxruntime", PRECISIONS=("fp32",), export=exporter("onnx").export)
+    point = SimpleNamespace(name="theirs", load=lambda: theirs)
+    monkeypatch.setattr("edgelm.exporters.entry_points", lambda group: [point] if group == "edgelm.exporters" else [])
+    export = {"device": "generic-x86_64", "formats": ["theirs"], "precisions": ["fp32"]}
+    located = recipe.of(export=export).with_model(str(tiny.distilbert(tmp_path / "checkpoint")))
+    build.export(compression.compress(located), located, tmp_path / "made.edgelm")
+    (variant,) = Bundle(tmp_path / "made.edgelm").manifest.variants
+    assert (variant.format, variant.file, variant.engine) == ("theirs", "model.fp32.theirs", "onnxruntime")
+    unknown = recipe.of(export={"device": "generic-x86_64", "formats": ["onxx"]}).with_model("nothing")
+    with pytest.raises(RecipeError, match="no format named 'onxx': expected one of onnx, tflite, theirs"):
+        build.source(unknown)
 
 
 def test_the_log_has_the_figures_and_warns_of_notes(caplog: pytest.LogCaptureFixture) -> None:

@@ -148,8 +148,8 @@ def layers(manifest: Manifest, profile: Profile) -> str:
             times = [layer.us for layer in found]
             color = COLORS[looks[run.engine, run.precision].color]
             bars = axes.barh(places, times, height=size * 0.9, color=color)
-            roofs = ["" if layer.roof is None else f" {layer.roof:.0%}" for layer in found]
-            axes.bar_label(bars, roofs, fontsize=9, color=FAINT)
+            roofs = ["" if layer.roof is None else f"{100 * layer.roof:.0f} %" for layer in found]
+            axes.bar_label(bars, roofs, fontsize=9, color=FAINT, padding=3)
         axes.set_yticks(np.arange(len(names)), names)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
