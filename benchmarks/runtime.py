@@ -380,7 +380,7 @@ def _narrow(opened: Bundle, out: Path) -> None:
     from edgelm.bundle import MANIFEST, write
 
     variants: tuple[Variant, ...] = tuple(v for v in opened.manifest.variants if v.precision == "int8-dynamic")
-    left_out = {v.file for v in opened.manifest.variants} - {v.file for v in variants} | {MANIFEST}
+    left_out = {n for v in opened.manifest.variants for n in v.files if v not in variants} | {MANIFEST}
     files = {name: opened.read(name) for name in opened.downloads if name not in left_out}
     write(out, replace(opened.manifest, variants=variants), files)
 

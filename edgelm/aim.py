@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm import data, devices
+from edgelm.bundle import Bundle
 from edgelm.check import Reference
 from edgelm.checkpoint import Checkpoint
 from edgelm.compress import target
@@ -24,11 +25,10 @@ from edgelm.compress.vocab import trim
 from edgelm.devices.machine import detect, machine
 from edgelm.errors import GateFailed, RecipeError
 from edgelm.exporters import exporter
-from edgelm.manifest import Variant
 from edgelm.model import Encoder, EncoderConfig, linear_macs, parameters
 from edgelm.progress import Progress
 from edgelm.recipe import Export, Located, Prune
-from edgelm.runtimes import engine
+from edgelm.runtimes import load
 from edgelm.schema import to_dict
 
 __all__ = ["described", "held", "hold", "measured", "planned", "pruned", "resolved", "sized", "trials"]
@@ -182,30 +182,26 @@ def hold(points: float, original: Reference, compressed: Reference) -> dict[str,
     return {"points_lost": lost}
 
 
-def measured(
-    aim: Target, variants: Sequence[Variant], read: Callable[[str], bytes], vocab: int
-) -> dict[str, Any] | None:
+def measured(aim: Target, bundle: Bundle) -> dict[str, Any] | None:
     """The artifact that the budget is for, measured as the table was: ``p50_ms`` and ``bytes``.
 
     Args:
         aim: the budget.
-        variants: that were exported.
-        read: gives an artifact by its file's name.
-        vocab: token ids are below this.
+        bundle: what was exported.
 
     Returns:
         None if the variant is not among them. ``p50_ms`` is None if the table is of another machine.
     """
     subject = aim.table.subject
     wanted = (subject.engine, subject.precision)
-    found = next((one for one in variants if (one.engine, one.precision) == wanted), None)
+    found = next((one for one in bundle.manifest.variants if (one.engine, one.precision) == wanted), None)
     if found is None:
         return None
     ms = None
     if aim.table.machine == machine():
-        session = engine(subject.engine).load(read(found.file), threads=subject.threads)
+        session = load(bundle, found, threads=subject.threads)
         try:
-            ms = cold_ms({"it": session}, aim.budget.tokens, vocab=vocab)["it"]
+            ms = cold_ms({"it": session}, aim.budget.tokens, vocab=bundle.manifest.model.vocab)["it"]
         finally:
             session.close()
     return {"p50_ms": ms, "bytes": found.bytes}

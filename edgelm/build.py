@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from edgelm import aim, baseline, bundle, devices, recipe, roofline
+from edgelm.bundle import Parts
 from edgelm.check import Reference, check
 from edgelm.compression import Compressed, calibration, compress, dev, forget, info
 from edgelm.devices.machine import cores
 from edgelm.errors import DataError, RecipeError
-from edgelm.exporters import UNCALIBRATED, Report, Tell, exporter, foreign, log, names
+from edgelm.exporters import UNCALIBRATED, Report, Tell, check_size, exporter, foreign, log, names
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.foreign.companions import companions
 from edgelm.manifest import Baseline, Device, Format, Manifest, Precision, Score, Variant
@@ -27,6 +28,7 @@ from edgelm.recipe import Export, Located
 from edgelm.roofline import Prediction
 from edgelm.runs import Profile
 from edgelm.runtimes import selftest
+from edgelm.runtimes.given import entries
 from edgelm.schema import encode
 
 __all__ = ["build", "example", "export", "predict", "source"]
@@ -96,9 +98,7 @@ def build(
         original = baseline.extra(compressed.original, cores())
         profile = profile_bundle(staging, seconds=seconds, baseline=[original], progress=progress)
         if compressed.target is not None:
-            read, vocab = bundle.Bundle(staging).read, manifest.model.vocab
-            found = aim.measured(compressed.target, manifest.variants, read, vocab)
-            compressed.report["budget"]["measured"] = found
+            compressed.report["budget"]["measured"] = aim.measured(compressed.target, bundle.Bundle(staging))
         bundle.add(staging, bundle.PROFILE, encode(profile))
     forget(compressed, out)
     return manifest, profile, compressed
@@ -123,14 +123,17 @@ def predict(compressed: Compressed | Imported, located: Located, manifest: Manif
 def _export(compressed: Compressed | Imported, located: Located, staging: Path, progress: Progress) -> Manifest:
     wanted, device, precisions = _wanted(located)
     _warn(device, precisions)
+    forms = wanted.formats or device.formats
+    if "tflite" in forms and isinstance(compressed, Compressed):
+        check_size("tflite", compressed.model)  # now, and not when all of ONNX is written
     rows = calibration(located, compressed) if {"int8-static", "fp16"} & {*precisions} else None
     texts = dev(located, compressed.model)
     original = Reference(compressed.original.model, compressed.original.tokenizer, compressed.max_tokens, texts)
     module = original
     if compressed.model is not compressed.original.model:
         module = Reference(compressed.model, compressed.tokenizer, compressed.max_tokens, texts)
-    variants, files, lengths = list[Variant](), dict[str, bytes](), _lengths(compressed, wanted)
-    for form in wanted.formats or device.formats:
+    variants, files, lengths = list[Variant](), dict[str, bytes | Parts](), _lengths(compressed, wanted)
+    for form in forms:
         chosen = _chosen(compressed, form, wanted, precisions)
         with progress(f"export {form}", len(chosen)) as advance:
             artifacts = _writer(compressed, form)(
@@ -140,11 +143,11 @@ def _export(compressed: Compressed | Imported, located: Located, staging: Path, 
             with progress(f"check {form} {precision}", len(texts.texts)) as advance:
                 variant = check(form, precision, artifact, lengths, module, original, located.recipe, advance)
             variants.append(variant)
-            files[variant.file] = artifact
+            files |= entries(variant.file, artifact)
     manifest = _manifest(compressed, original, device, tuple(variants))
     texts_of_it = {"tokenizer.json": compressed.tokenizer, "recipe.toml": recipe.dump(located.recipe)}
-    entries = {**texts_of_it, "golden.json": _golden(module), **files}
-    bundle.write(staging, manifest, entries, deflate=wanted.compress == "deflate")
+    beside = {**texts_of_it, "golden.json": _golden(module)}
+    bundle.write(staging, manifest, {**beside, **files}, deflate=wanted.compress == "deflate")
     return manifest
 
 

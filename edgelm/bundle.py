@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from edgelm.errors import BundleDamaged, BundleError
 from edgelm.manifest import Manifest
@@ -24,7 +25,7 @@ from edgelm.runs import Profile
 from edgelm.runs import read as read_profile
 from edgelm.schema import decode, encode
 
-__all__ = ["Bundle", "Region", "add", "staged", "staged_dir", "write"]
+__all__ = ["Bundle", "Parts", "Region", "add", "staged", "staged_dir", "write"]
 
 MANIFEST = "manifest.json"
 PROFILE = "profile.json"
@@ -35,7 +36,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LEVEL = 9  # of deflate: written once, and no slower to read than any other
 _LOCAL = "<4s5H3L2H"  # ends with the lengths of the name and of the extra field [PKWARE APPNOTE 4.3.7]
 _LOCAL_HEADER = struct.calcsize(_LOCAL)
+_ZIP64 = 20  # bytes of the extra field with the sizes of what is large, which zipfile writes behind ours [4.5.3]
 _PADDING_ID = 0xD935  # the extra field that Android's zipalign pads with
+
+
+Parts = list[bytes | memoryview]
+"""Content in parts, so that what is large need not be copied to be written."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Bundle:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise BundleError(f"{self.path}: holds an entry '{name}' that points out of it; do not use this file")
         self.manifest = decode(raw, Manifest, source=f"{self.path}, {MANIFEST}", error=BundleError)
-        lost = {TOKENIZER, *(variant.file for variant in self.manifest.variants)} - set(self.downloads)
+        lost = {TOKENIZER, *_files(self.manifest)} - set(self.downloads)
         if lost:
             raise BundleError(f"{self.path}: its manifest lists {', '.join(sorted(lost))}, which it does not hold")
 
@@ -101,22 +107,30 @@ class Bundle:
                 *_, named, extra = struct.unpack(_LOCAL, file.read(_LOCAL_HEADER))
         return Region(self.path.resolve(), entry.header_offset + _LOCAL_HEADER + named + extra, entry.file_size)
 
-    def check(self, name: str, region: Region) -> None:
-        """Hash what lies in the region of a variant, in parts, so that it is never in memory as a whole.
+    def check(self, name: str, region: Region | None = None) -> None:
+        """Hash an entry in parts, so that it is never in memory as a whole.
+
+        Args:
+            name: of the entry.
+            region: where its content lies, which alone is looked at then, and not what the ZIP says of it.
 
         Raises:
+            BundleError: there is no such entry.
             BundleDamaged: it was altered.
         """
-        seen, left = hashlib.sha256(), region.size
-        with region.path.open("rb") as file:
-            file.seek(region.offset)
-            while part := file.read(min(left, _PART)):
-                seen.update(part)
-                left -= len(part)
-        self._compare(name, seen.hexdigest())
+        if region is not None:
+            with region.path.open("rb") as file:
+                file.seek(region.offset)
+                self._compare(name, _hashed(file, region.size))
+            return
+        with self._open() as archive, _found(name, self.path), archive.open(name) as content:
+            found = _hashed(content, archive.getinfo(name).file_size)
+        self._compare(name, found)
 
     def _compare(self, name: str, found: str) -> None:
-        expected = next((v.sha256 for v in self.manifest.variants if v.file == name), None)
+        known = {v.file: v.sha256 for v in self.manifest.variants}
+        known |= {v.external.file: v.external.sha256 for v in self.manifest.variants if v.external}
+        expected = known.get(name)
         if expected is not None and found != expected:
             raise BundleDamaged(f"{self.path}: {name} is not what the manifest says (sha256); get the file again")
 
@@ -145,16 +159,16 @@ class Bundle:
             raise BundleError(f"{self.path}: not a bundle, or cut short ({exc}); copy or build it again") from exc
 
 
-def write(path: Path, manifest: Manifest, files: Mapping[str, bytes], *, deflate: bool = False) -> None:
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes | Parts], *, deflate: bool = False) -> None:
     """Write a bundle at once and as a whole.
 
     Args:
         path: the file; one of that name is replaced.
         manifest: written first.
-        files: entries by name.
+        files: entries by name; one may be given in parts.
         deflate: compress the variants too, and not only what is text.
     """
-    variants = {variant.file for variant in manifest.variants}
+    variants = _files(manifest)
     with staged(path) as staging, zipfile.ZipFile(staging, "w") as archive:
         for name, content in {MANIFEST: encode(manifest), **files}.items():
             _put(archive, name, content, stored=name in variants and not deflate)
@@ -238,12 +252,34 @@ def _found(name: str, path: Path) -> Iterator[None]:
         raise BundleDamaged(f"{path}: {name} is damaged ({exc}); copy or build it again") from exc
 
 
-def _put(archive: zipfile.ZipFile, name: str, content: bytes, *, stored: bool) -> None:
+def _files(manifest: Manifest) -> set[str]:
+    """Names of all that belongs to variants."""
+    return {name for variant in manifest.variants for name in variant.files}
+
+
+def _hashed(file: IO[bytes], size: int) -> str:
+    """SHA-256 of what comes next in a file, in hexadecimal."""
+    seen = hashlib.sha256()
+    while part := file.read(min(size, _PART)):
+        seen.update(part)
+        size -= len(part)
+    return seen.hexdigest()
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes | Parts, *, stored: bool) -> None:
     entry = zipfile.ZipInfo(name, _EPOCH)
     entry.external_attr = 0o644 << 16
     entry.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
-    if stored and archive.fp is not None:
+    parts = [content] if isinstance(content, bytes) else content
+    if not stored:
+        archive.writestr(entry, b"".join(parts), compresslevel=_LEVEL)
+        return
+    entry.file_size = sum(map(len, parts))
+    large = 2 * entry.file_size > zipfile.ZIP64_LIMIT  # twice: zipfile too decides with some room, but not with so much
+    if archive.fp is not None:
         start = archive.fp.tell() + _LOCAL_HEADER + len(name.encode()) + 4  # 4: the extra field's own header
-        room = -start % _PAGE
+        room = -(start + large * _ZIP64) % _PAGE
         entry.extra = struct.pack("<HH", _PADDING_ID, room) + bytes(room)
-    archive.writestr(entry, content, compresslevel=_LEVEL)
+    with archive.open(entry, "w", force_zip64=large) as file:
+        for part in parts:
+            file.write(part)

@@ -7,15 +7,17 @@ import hashlib
 import numpy as np
 
 from edgelm import tasks
+from edgelm.bundle import Parts
 from edgelm.data import Dataset
 from edgelm.errors import GateFailed
 from edgelm.exporters import exporter, parity
 from edgelm.exporters.parity import task_of
-from edgelm.manifest import Format, Precision, Score, Variant
+from edgelm.manifest import External, Format, Precision, Score, Variant
 from edgelm.model import Network
 from edgelm.progress import Advance
 from edgelm.recipe import Recipe
 from edgelm.runtimes import Logits, Session, engine
+from edgelm.runtimes.given import entries
 from edgelm.text import Tokenizer
 
 __all__ = ["Reference", "check"]
@@ -98,18 +100,28 @@ def check(
     scores = None if module.exam.gold is None else module.task.scores(module.exam, kept)
     if scores is not None and module.score is not None:
         _hold(scores[0], module.score, gate.accuracy_loss, name)
+    held = entries(f"model.{precision}.{form}", artifact)
+    (file, digest), *beside = ((name, _sha256(parts)) for name, parts in held.items())
     return Variant(
         engine=runs_on,
         format=form,
         precision=precision,
-        file=f"model.{precision}.{form}",
-        bytes=len(artifact),
-        sha256=hashlib.sha256(artifact).hexdigest(),
+        file=file,
+        bytes=sum(len(part) for parts in held.values() for part in parts),
+        sha256=digest,
+        external=next((External(file=name, sha256=digest) for name, digest in beside), None),
         lengths=lengths if form == "tflite" else (),
         parity=close,
         agreement=tasks.agreement(module.task, original.kept, kept),
         score=scores[0] if scores else None,
     )
+
+
+def _sha256(parts: Parts) -> str:
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(part)
+    return seen.hexdigest()
 
 
 def _kept(session: Session, module: Reference, progress: Advance) -> list[list[Logits]]:

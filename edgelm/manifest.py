@@ -5,6 +5,7 @@ Each names its own version in ``schema``. Sizes are in bytes, times in nanosecon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -15,6 +16,7 @@ __all__ = [
     "Avoid",
     "Baseline",
     "Device",
+    "External",
     "Figure",
     "Format",
     "Int8",
@@ -153,6 +155,18 @@ class Parity(Strict, frozen=True, kw_only=True):
     hostile_max_abs_diff: float
 
 
+class External(Strict, frozen=True, kw_only=True):
+    """Weights that lie beside their model, in a file of their own.
+
+    Attributes:
+        file: its name in the bundle, and in the model that refers to it.
+        sha256: of its content, in hexadecimal.
+    """
+
+    file: str
+    sha256: str
+
+
 class Variant(Strict, frozen=True, kw_only=True):
     """One artifact in one precision.
 
@@ -161,8 +175,9 @@ class Variant(Strict, frozen=True, kw_only=True):
         format: of the artifact.
         precision: of the artifact.
         file: its name in the bundle.
-        bytes: its size.
-        sha256: of its content, in hexadecimal.
+        bytes: its size, external weights included.
+        sha256: of the file's content, in hexadecimal.
+        external: its weights, where they do not fit into its file.
         lengths: token lengths it takes; empty when it takes any.
         parity: against the module it was exported from.
         agreement: with the original, before compression, on the dev texts; as that of ``Parity``.
@@ -179,6 +194,21 @@ class Variant(Strict, frozen=True, kw_only=True):
     parity: Parity
     agreement: float
     score: Score | None = None
+    external: External | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names in the bundle of all that belongs to it, its own first."""
+        return (self.file,) if self.external is None else (self.file, self.external.file)
+
+    @property
+    def digest(self) -> str:
+        """The hashes of all of its content."""
+        return self.sha256 if self.external is None else f"{self.sha256} {self.external.sha256}"
+
+    def taken(self, downloads: Mapping[str, int]) -> int:
+        """Bytes that it takes in the bundle, given those of each entry."""
+        return sum(downloads[name] for name in self.files)
 
 
 class ModelInfo(Strict, frozen=True, kw_only=True):

@@ -263,7 +263,7 @@ def _this_command() -> str:
 def _variants(bundle: Bundle, profile: Profile | None) -> list[dict[str, Any]]:
     """Each variant as the manifest has it, with ``download_bytes`` and, if it was measured, its ``runs[]``."""
     return [
-        to_dict(v) | {"download_bytes": bundle.downloads[v.file]} | _runs_of(profile, v.engine, v.precision)
+        to_dict(v) | {"download_bytes": v.taken(bundle.downloads)} | _runs_of(profile, v.engine, v.precision)
         for v in bundle.manifest.variants
     ]
 
@@ -276,7 +276,7 @@ def _runs_of(profile: Profile | None, engine: str, precision: str) -> dict[str, 
 
 def _files(manifest: Manifest) -> table.Table:
     rows = tuple(
-        (v.engine, v.precision, v.file, _lengths(v), f"{v.score.value:.4f}" if v.score else table.NONE)
+        (v.engine, v.precision, ", ".join(v.files), _lengths(v), f"{v.score.value:.4f}" if v.score else table.NONE)
         for v in manifest.variants
     )
     return table.Table("variants", ("engine", "precision", "file", "tokens", "accuracy"), rows)

@@ -60,7 +60,7 @@ def verify(
 def _damage(bundle: Bundle, name: str) -> str | None:
     """What is wrong with an entry: its checksum, or of a variant its hash."""
     try:
-        bundle.read(name)
+        bundle.check(name)
     except BundleError as exc:
         return str(exc)
     return None

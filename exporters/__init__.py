@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from edgelm.model import Encoder, Network
     from edgelm.runtimes import Ids
 
-__all__ = ["EXPORTERS", "UNCALIBRATED", "Exporter", "Report", "Tell", "check_request", "exporter", "log", "names"]
+__all__ = [
+    "EXPORTERS",
+    "MOST_BYTES",
+    "UNCALIBRATED",
+    "Exporter",
+    "Report",
+    "Tell",
+    "check_request",
+    "check_size",
+    "exporter",
+    "log",
+    "names",
+]
 
 # onnxruntime's wheels report usage unless this is set before they are imported, and its quantizer imports them
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -50,6 +62,9 @@ class Report:
 
 
 UNCALIBRATED = "int8-static is calibrated on real texts: expected --data FILE, or data.train or data.dev in the recipe"
+
+MOST_BYTES = 2**31 - 1
+"""Of a FlatBuffer, and of a graph of TensorFlow's. ONNX has no limit."""
 
 Tell = Callable[[Report], None]
 """Called with the report of each artifact."""
@@ -139,6 +154,25 @@ def check_request(
     most = model.config.max_positions
     if not lengths or min(lengths) < 2 or max(lengths) > most:
         raise RecipeError(f"lengths {list(lengths)}: expected at least one number of tokens from 2 to {most}")
+
+
+def check_size(form: str, model: Network, cure: str = "make it smaller (edgelm compress), or --format onnx") -> None:
+    """Refuse a model that does not fit into one FlatBuffer, which TFLite is, or one protobuf message of TensorFlow's.
+
+    Args:
+        form: the format, for the error.
+        model: what is to be exported; every precision is made of it in float32.
+        cure: what to do instead.
+
+    Raises:
+        RecipeError: it is too large.
+    """
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    if size > MOST_BYTES:
+        raise RecipeError(
+            f"{form}: the model's weights take {size / 1e9:.3g} GB in float32, and what it is made of holds "
+            f"{MOST_BYTES / 1e9:.3g} GB at most: {cure}"
+        )
 
 
 _GROUP = "edgelm.exporters"

@@ -18,7 +18,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from edgelm.errors import ExportFailed, RecipeError
+from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, check_request, log
 from edgelm.exporters.calibrate import calibrate
 from edgelm.exporters.metadata import NAME, described
@@ -26,24 +26,22 @@ from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_graph import quantize_embedding_, split_gemms_, sum_residuals_, tidy_
 from edgelm.exporters.onnx_half import half
 from edgelm.exporters.onnx_int4 import int4
+from edgelm.exporters.onnx_pieces import check, serialized
 from edgelm.exporters.onnx_static import static
 from edgelm.exporters.overflow import overflowing
 from edgelm.exporters.quiet import quiet
 from edgelm.exporters.simplify import simplified
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Int8, Precision
-from edgelm.model import Encoder, parameters
+from edgelm.model import Encoder
 from edgelm.runtimes import Ids
 
-__all__ = ["ENGINE", "MOST_BYTES", "OPSET", "PRECISIONS", "export"]
+__all__ = ["ENGINE", "OPSET", "PRECISIONS", "export"]
 
 ENGINE = "onnxruntime"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8-dynamic", "int8-static", "int4-weights")
 OPSET = 23
 """The first with an ``Attention`` operator."""
-
-MOST_BYTES = 2**31 - 1
-"""Of a protobuf message (https://protobuf.dev/programming-guides/proto-limits, Total Size of the Message)."""
 
 
 def export(
@@ -60,7 +58,6 @@ def export(
     Any batch and any length up to ``max(lengths)`` can be run; position embeddings beyond that are left out.
     """
     check_request("onnx", PRECISIONS, model, precisions, lengths, calibration)
-    _check_size(model)
     limit, started = max(lengths), time.perf_counter()
     exported, notes = simplified(_converted(model, limit), limit, model.config.vocab_size)
     sum_residuals_(exported)
@@ -72,20 +69,6 @@ def export(
         tell(Report("onnx", precision, len(artifacts[precision]), len(made.graph.node), seconds, (*notes, *said)))
         notes = ()  # it is about the graph that all of them share
     return artifacts
-
-
-def _check_size(model: Encoder) -> None:
-    """Refuse what does not fit into one file; every precision is made of the float32 graph, which has to.
-
-    Raises:
-        RecipeError: the model is too large.
-    """
-    size = 4 * parameters(model)
-    if size > MOST_BYTES:
-        raise RecipeError(
-            f"onnx: the model's weights take {size / 1e9:.3g} GB in float32, and protobuf, which ONNX is written in, "
-            f"holds {MOST_BYTES / 1e9:.3g} GB at most: make it smaller first (edgelm compress), or leave ONNX out"
-        )
 
 
 def _written(
@@ -181,10 +164,10 @@ def _converted(model: Encoder, limit: int) -> ModelProto:
 
 def _checked(made: ModelProto, precision: Precision, model: Encoder, limit: int) -> bytes:
     onnx.helper.set_model_props(made, {NAME: described(model, precision)})
+    artifact = serialized(made)
     try:
-        onnx.checker.check_model(made, full_check=True)
+        check(made, artifact)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportFailed(f"onnx {precision}: the ONNX checker refuses what was exported: {exc}") from exc
-    artifact: bytes = made.SerializeToString()
     try_out(artifact, f"onnx {precision}", ((1, 2), (1, limit), (3, min(5, limit))), model.head, by=ENGINE)
     return artifact

@@ -37,6 +37,7 @@ def dynamic(model: ModelProto, int8: Int8) -> ModelProto:
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 reduce_range=int8.endswith("s7"),
+                use_external_data_format=True,  # there is no limit to it then
                 extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
             )
         except Exception as exc:  # it raises bare ones too

@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Container, Sequence
 
-from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
+
+from edgelm.exporters.onnx_pieces import inferred
 
 __all__ = ["half"]
 
@@ -26,8 +28,13 @@ def half(model: ModelProto, kept: Sequence[str] = ()) -> ModelProto:
         model: in float32.
         kept: names of operators that stay in float32.
     """
-    made: ModelProto = convert_float_to_float16(copy.deepcopy(model), keep_io_types=True, node_block_list=list(kept))
-    _straighten_(made, _not_float(model))
+    whole, known = copy.deepcopy(model), inferred(model)
+    whole.graph.value_info.extend(known)  # the converter's own inference has protobuf's limit
+    made: ModelProto = convert_float_to_float16(
+        whole, keep_io_types=True, disable_shape_infer=True, node_block_list=list(kept)
+    )
+    values = (*model.graph.input, *known)
+    _straighten_(made, {value.name for value in values if value.type.tensor_type.elem_type != TensorProto.FLOAT})
     for node in made.graph.node:
         name = _IN_FLOAT32.get(node.op_type)
         if name is not None:
@@ -38,15 +45,13 @@ def half(model: ModelProto, kept: Sequence[str] = ()) -> ModelProto:
     return made
 
 
-def _not_float(model: ModelProto) -> set[str]:
-    """What is an integer or a truth in a model."""
-    inferred = shape_inference.infer_shapes(model).graph
-    known = (*inferred.input, *inferred.value_info)
-    return {value.name for value in known if value.type.tensor_type.elem_type != TensorProto.FLOAT}
-
-
 def _straighten_(model: ModelProto, others: Container[str]) -> None:
-    """Between two operators in float32 the converter goes by float16, where what is large becomes infinite."""
+    """Between two operators in float32 the converter goes by float16, where what is large becomes infinite.
+
+    Args:
+        model: converted.
+        others: what is an integer or a truth in it.
+    """
     graph = model.graph
     halved = [node for node in graph.node if _casts(node, TensorProto.FLOAT16) and node.input[0] not in others]
     before = {node.output[0]: node.input[0] for node in halved}

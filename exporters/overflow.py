@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from edgelm.exporters.onnx_pieces import inferred, serialized
 from edgelm.exporters.ranges import spread
 from edgelm.runtimes import Ids
+from edgelm.runtimes.given import held
 
 __all__ = ["MOST", "overflowing"]
 
@@ -41,14 +42,16 @@ def _peak(tensor: TensorProto) -> float:
 
 def _seen(model: ModelProto, rows: Sequence[Ids]) -> set[str]:
     """Results of operators that are larger than ``MOST`` on some row."""
-    watched = onnx.shape_inference.infer_shapes(model)  # a copy
-    known = {value.name for value in watched.graph.output}
-    inside = [v.name for v in watched.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT]
+    known = {value.name for value in model.graph.output}
+    inside = [value.name for value in inferred(model) if value.type.tensor_type.elem_type == TensorProto.FLOAT]
     names = [name for name in inside if name not in known]
+    watched, given = ModelProto(), held(serialized(model))
     watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    content = given.content + watched.SerializeToString()  # whoever reads two messages merges them [protobuf, encoding]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given.tell_(options)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     large = set[str]()
     for row in spread(rows, _TEXTS):
         feed = {"input_ids": row[None], "attention_mask": np.ones_like(row)[None]}

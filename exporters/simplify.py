@@ -15,7 +15,9 @@ import onnx
 from onnx import ModelProto
 
 from edgelm.exporters.onnx_graph import tidy_
+from edgelm.exporters.onnx_pieces import size
 from edgelm.runtimes import Ids, Logits, engine
+from edgelm.runtimes.given import large
 
 __all__ = ["PROGRAM", "simplified"]
 
@@ -49,6 +51,8 @@ def simplified(
     Returns:
         The model to use, and a note that says why it is not onnxsim's, if it is not.
     """
+    if large(size(model)):
+        return model, ("onnxsim was left out: the model is larger than what it reads, which is 2 GB",)
     with tempfile.TemporaryDirectory(prefix="edgelm-onnxsim-") as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         onnx.save(model, before)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelm.errors import CheckpointError, ExportFailed
-from edgelm.exporters import Report, Tell, check_request, log
+from edgelm.exporters import Report, Tell, check_request, check_size, log
 from edgelm.exporters.foreign import Foreign, Imported, Output, tf_onnx
 from edgelm.exporters.foreign.companions import Companions
 from edgelm.exporters.foreign.fit import meanings, output, output_name, tried
@@ -65,6 +65,7 @@ class _Function(Foreign):
     ) -> dict[Precision, bytes]:
         """See ``Foreign``."""
         check_request(form, PRECISIONS, self, precisions, lengths, calibration)
+        check_size(form, self, "export the checkpoint that it was made of")
         if form == "onnx":
             made = tf_onnx.from_function(self.call)
             return written(made, precisions, self.head, max(lengths), rows=False, int8=int8, tell=tell)

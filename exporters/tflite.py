@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgelm.errors import ExportFailed
-from edgelm.exporters import Report, Tell, check_request, log, xnnpack
+from edgelm.exporters import Report, Tell, check_request, check_size, log, xnnpack
 from edgelm.exporters.metadata import described
 from edgelm.exporters.quiet import mute, quiet
 from edgelm.exporters.tflite_graph import slim
@@ -52,6 +52,7 @@ def export(
     There is one signature for each of ``lengths``. Integer products are of signed bytes, whatever ``int8`` says.
     """
     check_request("tflite", PRECISIONS, model, precisions, lengths, calibration)
+    check_size("tflite", model)
     started = time.perf_counter()
     exported = _converted(model, lengths)
     artifacts = dict[Precision, bytes]()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelm.errors import DeviceUnavailable
+from edgelm.runtimes.given import whole
 from edgelm.runtimes.place import CPU, Place
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def load(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) 
     chosen = engine(variant.engine)
     direct = getattr(chosen, "load_from", None)
     if direct is None:
-        return chosen.load(bundle.read(variant.file), threads=threads, place=place)
+        return chosen.load(whole(bundle, variant), threads=threads, place=place)
     session: Session = direct(bundle, variant, threads=threads, place=place)
     return session
 

@@ -131,7 +131,7 @@ def fastest(
         EdgelmError: none of them starts; the error is that of the smallest.
     """
     by_name = {_name(variant): variant for variant in variants}
-    memory = f"fastest-{key(*(variant.sha256 for variant in variants), str(threads), str(place))}"
+    memory = f"fastest-{key(*(variant.digest for variant in variants), str(threads), str(place))}"
     known = recall(memory, Fastest)
     if known is not None and {*known.fastest_ms, *known.left_out} == set(by_name) and known.fastest_ms:
         variant = by_name[known.name]

@@ -3,123 +3,206 @@
 ONNX Runtime copies what is in a model twice before it packs it for its kernels. External data it maps, packs, and needs
 no more. The file is the bundle itself, whose entries lie in it as they are.
 
-A model is a protobuf message (https://protobuf.dev/programming-guides/encoding), and its fields are those of
-https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only its outermost levels are read, so no package is needed.
+External data is also ONNX's form for what protobuf cannot hold, more than 2 GB
+(https://onnx.ai/onnx/repo-docs/ExternalData.html). In memory such an artifact is one message all the same. In a bundle
+it is two entries, the model and beside it a file of weights, so that others can read it once it is unpacked.
+
+Fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. No package is needed to read them.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable
 
-from edgelm.bundle import Region
+from edgelm.bundle import Parts, Region
 from edgelm.errors import BundleError
+from edgelm.runtimes.wire import Buffer, fields, message, text, varint
 
-__all__ = ["LEAST", "referring"]
+__all__ = ["LEAST", "apart", "joined", "referring", "shell"]
 
 LEAST = 1024
 """Bytes; what is smaller stays in the model."""
 
+_ALIGNED = 4096
+"""Places in a file of weights are multiples of this, as ONNX recommends for mapping them."""
+
 _GRAPH, _INITIALIZER = 7, 5
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 9, 13, 14, 1
 _KEY, _VALUE = 1, 2
-_VARINT, _BYTES = 0, 2  # wire types; 1 and 5 are of 8 and 4 bytes
+
+_Tensor = Callable[[Buffer, int, int], Parts]
+"""What is to stand in place of a tensor, given as (content, where it begins, where it ends)."""
 
 
-def referring(region: Region) -> bytes:
+def referring(region: Region, weights: Region | None = None) -> bytes:
     """The model that lies in a region, with references to the region's file in place of its weights.
 
     Args:
-        region: an ONNX model, in one file.
+        region: an ONNX model, in one file or without its weights.
+        weights: where those lie, in the same file.
+
+    Raises:
+        BundleError: it is not a protobuf message, or refers to what is not in ``weights``.
+    """
+
+    def place(begin: int, _: int) -> tuple[str, int]:
+        return region.path.name, begin
+
+    def moved(offset: int, size: int) -> tuple[str, int]:
+        if weights is None or not 0 <= offset <= offset + size <= weights.size:
+            raise ValueError(f"{size} bytes at {offset}, which are not in the bundle")
+        return region.path.name, weights.offset + offset
+
+    with region.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        tensor = _outside(place, moved)
+        return _rewritten(content, region.offset, region.offset + region.size, tensor, str(region.path))
+
+
+def shell(artifact: bytes, name: str) -> bytes:
+    """A model in memory, with references to itself in place of its weights.
+
+    Args:
+        artifact: an ONNX model.
+        name: that it is referred to by.
 
     Raises:
         BundleError: it is not a protobuf message.
     """
-    with region.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        parts = list[bytes]()
-        try:
-            for number, begin, value, end in _fields(content, region.offset, region.offset + region.size):
-                if number == _GRAPH:
-                    parts.append(_written(_GRAPH, b"".join(_graph(content, value, end, region.path.name))))
-                else:
-                    parts.append(content[begin:end])
-        except (IndexError, ValueError) as exc:
-            raise BundleError(f"{region.path}: expected an ONNX model, found something else ({exc})") from exc
+
+    def place(begin: int, _: int) -> tuple[str, int]:
+        return name, begin
+
+    return _rewritten(artifact, 0, len(artifact), _outside(place), "the artifact")
+
+
+def apart(file: str, artifact: bytes) -> dict[str, Parts]:
+    """A model without its weights, and the file of weights, ``FILE.data``, each by name.
+
+    Args:
+        file: name of the model.
+        artifact: its content.
+
+    Raises:
+        BundleError: it is not a protobuf message.
+    """
+    name, weights, view = f"{file}.data", Parts(), memoryview(artifact)
+    size = 0
+
+    def place(begin: int, end: int) -> tuple[str, int]:
+        nonlocal size
+        room = -size % _ALIGNED
+        offset = size + room
+        weights.extend([bytes(room), view[begin:end]])
+        size = offset + end - begin
+        return name, offset
+
+    return {file: [_rewritten(artifact, 0, len(artifact), _outside(place), file)], name: weights}
+
+
+def joined(model: bytes, weights: bytes) -> bytes:
+    """The artifact that was taken apart.
+
+    Args:
+        model: without its weights.
+        weights: content of the file that it refers to.
+
+    Raises:
+        BundleError: it is not a protobuf message, or refers to what is not in ``weights``.
+    """
+    view = memoryview(weights)
+
+    def tensor(content: Buffer, at: int, end: int) -> Parts:
+        parts = Parts()
+        offset, size = _reference(content, at, end)
+        if size is not None and not 0 <= offset <= offset + size <= len(weights):
+            raise ValueError(f"{size} bytes at {offset}, which are not in the file of weights")
+        for number, begin, _, stop in fields(content, at, end):
+            if size is None or number not in (_EXTERNAL_DATA, _DATA_LOCATION):
+                parts.append(content[begin:stop])
+            elif number == _DATA_LOCATION:
+                parts += message(_RAW_DATA, [view[offset : offset + size]])
+        return parts
+
+    return _rewritten(model, 0, len(model), tensor, "the model")
+
+
+def _rewritten(content: Buffer, at: int, end: int, tensor: _Tensor, name: str) -> bytes:
+    """A model with something else in place of its tensors.
+
+    Args:
+        content: that holds the model.
+        at: where it begins.
+        end: where it ends.
+        tensor: gives what is to stand there.
+        name: of the model, for the error.
+    """
+    parts = Parts()
+    try:
+        for number, begin, value, after in fields(content, at, end):
+            if number == _GRAPH:
+                parts += message(_GRAPH, _graph(content, value, after, tensor))
+            else:
+                parts.append(content[begin:after])
+    except (LookupError, ValueError) as exc:
+        raise BundleError(f"{name}: expected an ONNX model, found something else ({exc})") from exc
     return b"".join(parts)
 
 
-def _graph(content: mmap.mmap, at: int, end: int, location: str) -> Iterator[bytes]:
-    for number, begin, value, after in _fields(content, at, end):
-        if number == _INITIALIZER and after - value >= LEAST:
-            yield _written(_INITIALIZER, b"".join(_tensor(content, value, after, location)))
+def _graph(content: Buffer, at: int, end: int, tensor: _Tensor) -> Parts:
+    parts = Parts()
+    for number, begin, value, after in fields(content, at, end):
+        if number == _INITIALIZER:
+            parts += message(_INITIALIZER, tensor(content, value, after))
         else:
-            yield content[begin:after]
+            parts.append(content[begin:after])
+    return parts
 
 
-def _tensor(content: mmap.mmap, at: int, end: int, location: str) -> Iterator[bytes]:
-    fields = list(_fields(content, at, end))
-    raw = next((field for field in fields if field[0] == _RAW_DATA and field[3] - field[2] >= LEAST), None)
-    if raw is None:
-        yield content[at:end]
-        return
-    _, _, value, after = raw
-    for number, begin, _, stop in fields:
-        if number not in (_RAW_DATA, _DATA_LOCATION):  # some say that theirs is the default
-            yield content[begin:stop]
-    place = {"location": location, "offset": str(value), "length": str(after - value)}
-    for key, what in place.items():
-        yield _written(_EXTERNAL_DATA, _written(_KEY, key.encode()) + _written(_VALUE, what.encode()))
-    yield _varint(_DATA_LOCATION << 3 | _VARINT) + _varint(_EXTERNAL)
+def _nowhere(offset: int, size: int) -> tuple[str, int]:
+    raise ValueError(f"{size} bytes at {offset} of another file")
 
 
-def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, where the field begins, where its value does, where it ends) of each field of a message.
+_Place = Callable[[int, int], tuple[str, int]]
+
+
+def _outside(place: _Place, moved: _Place = _nowhere) -> _Tensor:
+    """Puts a reference in place of what a tensor holds.
+
+    Args:
+        place: a file's name and the place in it, given where the weights begin and end in the content.
+        moved: the same, given the offset and the size that a tensor refers to already.
+    """
+
+    def tensor(content: Buffer, at: int, end: int) -> Parts:
+        found = list(fields(content, at, end))
+        raw = next((one for one in found if one[0] == _RAW_DATA and one[3] - one[2] >= LEAST), None)
+        offset, size = _reference(content, at, end)
+        if raw is not None:
+            size = raw[3] - raw[2]
+            location, offset = place(raw[2], raw[3])
+        elif size is not None:
+            location, offset = moved(offset, size)
+        else:
+            return [content[at:end]]
+        replaced = (_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION)  # some say that theirs is the default
+        parts: Parts = [content[begin:stop] for number, begin, _, stop in found if number not in replaced]
+        for key, what in {"location": location, "offset": str(offset), "length": str(size)}.items():
+            parts += message(_EXTERNAL_DATA, [text(_KEY, key), text(_VALUE, what)])
+        return [*parts, varint(_DATA_LOCATION, _EXTERNAL)]
+
+    return tensor
+
+
+def _reference(content: Buffer, at: int, end: int) -> tuple[int, int | None]:
+    """Offset and size of what a tensor refers to; no size if it refers to nothing.
 
     Raises:
-        IndexError: it goes on behind the end of the file.
-        ValueError: it is none.
+        ValueError: it does not say which.
     """
-    while at < end:
-        begin = at
-        key, at = _read(content, at)
-        match key & 7:
-            case 0:
-                value, (_, at) = at, _read(content, at)
-            case 1:
-                value, at = at, at + 8
-            case 2:
-                size, value = _read(content, at)
-                at = value + size
-            case 5:
-                value, at = at, at + 4
-            case wire:
-                raise ValueError(f"a field of wire type {wire}")
-        if at > end:
-            raise ValueError(f"a field that ends {at - end} bytes behind its message")
-        yield key >> 3, begin, value, at
-
-
-def _read(content: mmap.mmap, at: int) -> tuple[int, int]:
-    """A varint, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-def _written(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(value)) + value
+    said = dict[bytes, bytes]()
+    for number, _, value, after in fields(content, at, end):
+        if number == _EXTERNAL_DATA:
+            pair = {one: bytes(content[begin:stop]) for one, _, begin, stop in fields(content, value, after)}
+            said[pair.get(_KEY, b"")] = pair.get(_VALUE, b"")
+    return (int(said[b"offset"]), int(said[b"length"])) if said else (0, None)

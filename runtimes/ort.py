@@ -13,7 +13,7 @@ from edgelm.errors import BundleError, DataError, DeviceUnavailable
 from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes import providers as known
-from edgelm.runtimes.external import referring
+from edgelm.runtimes.given import Given, held, opened
 from edgelm.runtimes.graphs import Graphs
 from edgelm.runtimes.place import CPU, Place
 from edgelm.runtimes.providers import PROVIDERS, Provider
@@ -48,38 +48,39 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
         BundleError: ONNX Runtime does not take it.
         DeviceUnavailable: the provider does not start here, or would leave nodes to the CPU.
     """
-    return _started(artifact, "", threads, place)
+    return _started(held(artifact), threads, place)
 
 
 def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
     """Load a variant of a bundle: its weights are mapped, and not copied, if they are not compressed; see ``load``."""
-    region = bundle.region(variant.file)
-    if region is None:
-        return load(bundle.read(variant.file), threads=threads, place=place)
+    regions = {name: bundle.region(name) for name in variant.files}
+    if None in regions.values():
+        return _started(opened(bundle, variant), threads, place)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
-        checked = pool.submit(bundle.check, variant.file, region)  # meanwhile: hashing takes as long as starting
+        # meanwhile: hashing takes as long as starting
+        checked = [pool.submit(bundle.check, name, region) for name, region in regions.items()]
         try:
-            return _started(referring(region), str(region.path.parent), threads, place)
+            return _started(opened(bundle, variant), threads, place)
         finally:
-            checked.result()  # what is damaged is told as that, whatever ONNX Runtime makes of it
+            for one in checked:
+                one.result()  # what is damaged is told as that, whatever ONNX Runtime makes of it
 
 
-def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Session:
-    """A session of a model whose weights are in it, or in a file of a folder."""
+def _started(given: Given, threads: int, place: Place) -> Session:
     onnxruntime, wanted = _imported(), PROVIDERS[place.device]
     if wanted.nvidia:
         _check_number(place)
         onnxruntime.preload_dlls()  # of the packages that pip brings beside onnxruntime-gpu
 
     def start(**settings: str) -> Any:
-        options = _options(onnxruntime, folder, threads)
+        options = _options(onnxruntime, given, threads)
         if place.device == "cpu":
-            return onnxruntime.InferenceSession(artifact, options, providers=[wanted.name], enable_fallback=0)
+            return onnxruntime.InferenceSession(given.content, options, providers=[wanted.name], enable_fallback=0)
         options.log_severity_level = 4  # what goes wrong is raised, and need not be written to stderr as well
         options.add_provider(wanted.name, wanted.options(place) | settings)
-        return onnxruntime.InferenceSession(artifact, options, enable_fallback=0)
+        return onnxruntime.InferenceSession(given.content, options, enable_fallback=0)
 
     recorded = place.device == "cuda" and not place.allow_cpu_ops
     try:
@@ -116,8 +117,8 @@ def _started(artifact: bytes, folder: str, threads: int, place: Place) -> Sessio
     return _Session(running, facts | {"cuda_graphs": recorded}, tokens_at_once=at_once)
 
 
-def _options(onnxruntime: Any, folder: str, threads: int) -> Any:
-    """The options of every session, whose weights may be in a file of a folder."""
+def _options(onnxruntime: Any, given: Given, threads: int) -> Any:
+    """The options of every session."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -127,8 +128,7 @@ def _options(onnxruntime: Any, folder: str, threads: int) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    given.tell_(options)
     return options
 
 

@@ -181,7 +181,7 @@ def tested(
     Raises:
         SelfTestFailed: see ``enforce``. A failure is not remembered: it is tested again at the next load.
     """
-    name = f"passed-{key(variant.engine, variant.sha256, str(threads), str(place))}"
+    name = f"passed-{key(variant.engine, variant.digest, str(threads), str(place))}"
     known = recall(name, Verdict)
     if known is not None and known.passed:
         return known, True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from edgelm import bundle
 from edgelm.bundle import Bundle, Region
 from edgelm.errors import BundleDamaged, BundleError
-from edgelm.manifest import Manifest
+from edgelm.manifest import External, Manifest
 from edgelm.schema import encode
 
 
@@ -60,6 +61,92 @@ def test_any_zip_tool_opens_it_and_variants_begin_on_a_page(written: Path) -> No
             assert entry.compress_type == zipfile.ZIP_STORED
             start = raw.index(b"weights" * 700 + variant.file.encode())
             assert start % 4096 == 0
+
+
+@pytest.mark.parametrize("limit", [1000, 3600, 5000, 100_000])
+def test_variants_begin_on_a_page_where_sizes_need_64_bits(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    (manifest, files), path = contents(), tmp_path / "a.edgelm"
+    bundle.write(path, manifest, files)
+    raw = path.read_bytes()
+    marks = [raw.count(struct.pack("<HH", 1, 16) + struct.pack("<QQ", len(one), len(one))) for one in files.values()]
+    assert any(marks) is (limit < 100_000)
+    monkeypatch.undo()  # who reads it knows nothing of that
+    opened = Bundle(path)
+    for variant in manifest.variants:
+        region = opened.region(variant.file)
+        assert region is not None
+        assert region.offset % 4096 == 0
+        assert lying(region) == opened.read(variant.file) == files[variant.file]
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
+def test_an_entry_given_in_parts_is_the_same(tmp_path: Path) -> None:
+    manifest, files = contents()
+    parts: dict[str, bytes | bundle.Parts] = {name: [memoryview(one)[:9], b"", one[9:]] for name, one in files.items()}
+    for deflate in (False, True):
+        bundle.write(tmp_path / "a", manifest, files, deflate=deflate)
+        bundle.write(tmp_path / "b", manifest, parts, deflate=deflate)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def beside(*, deflate: bool, path: Path) -> tuple[Path, dict[str, bytes]]:
+    """A bundle whose first variant has its weights beside it, and what it holds."""
+    manifest, files = contents()
+    first, *others = manifest.variants
+    files["model.data"] = b"many weights" * 900
+    external = External(file="model.data", sha256=hashlib.sha256(files["model.data"]).hexdigest())
+    variants = (msgspec.structs.replace(first, external=external), *others)
+    bundle.write(path, msgspec.structs.replace(manifest, variants=variants), files, deflate=deflate)
+    return path, files
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_external_weights_belong_to_their_variant(deflate: bool, tmp_path: Path) -> None:
+    path, files = beside(deflate=deflate, path=tmp_path / "a.edgelm")
+    opened = Bundle(path)
+    first, second, *_ = opened.manifest.variants
+    assert first.files == (first.file, "model.data")
+    assert second.files == (second.file,)
+    assert first.taken(opened.downloads) == opened.downloads[first.file] + opened.downloads["model.data"]
+    region = opened.region("model.data")
+    if deflate:
+        assert region is None
+    else:
+        assert region is not None
+        assert region.offset % 4096 == 0
+        assert lying(region) == files["model.data"]
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_damage_to_external_weights_is_found(deflate: bool, tmp_path: Path) -> None:
+    path, files = beside(deflate=deflate, path=tmp_path / "a.edgelm")
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    Bundle(path).check("model.data")
+    for content in (b"other weights", files["model.data"][:-1] + b"?", None):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, one in {**entries, "model.data": content}.items():
+                if one is not None:
+                    archive.writestr(name, one)
+        if content is None:
+            with pytest.raises(BundleError, match=r"its manifest lists model\.data, which it does not hold"):
+                Bundle(path)
+            continue
+        opened = Bundle(path)
+        with pytest.raises(BundleDamaged, match=r"model\.data is not what the manifest says"):
+            opened.read("model.data")
+        with pytest.raises(BundleDamaged, match=r"model\.data is not what the manifest says"):
+            opened.check("model.data")
+
+
+def test_variants_that_differ_in_their_weights_alone_are_told_apart() -> None:
+    first = contents()[0].variants[0]
+    one, other = (msgspec.structs.replace(first, external=External(file="a", sha256=name)) for name in ("1", "2"))
+    assert len({first.digest, one.digest, other.digest}) == 3
 
 
 @pytest.mark.parametrize("written", [True], indirect=True, ids=["deflated"])

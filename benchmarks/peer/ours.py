@@ -66,6 +66,6 @@ def export(checkpoint: Path, out: Path, *, device: str, lengths: Sequence[int]) 
 def _narrow(whole: Bundle, kind: str, out: Path) -> None:
     """A bundle with the one variant ``ENGINE PRECISION``."""
     variants = tuple(v for v in whole.manifest.variants if f"{v.engine} {v.precision}" == kind)
-    left_out = {v.file for v in whole.manifest.variants} - {v.file for v in variants} | {MANIFEST}
+    left_out = {n for v in whole.manifest.variants for n in v.files if v not in variants} | {MANIFEST}
     files = {name: whole.read(name) for name in whole.downloads if name not in left_out}
     write(out, replace(whole.manifest, variants=variants), files)

@@ -21,15 +21,21 @@ from edgelm.profile.peak import peak
 from edgelm.profile.subject import loaded
 from edgelm.progress import Progress, silent
 from edgelm.runs import Op, Profile, Run
+from edgelm.runtimes.given import opened
 
 __all__ = ["with_energy", "with_ops"]
 
 
-def _operators(artifact: bytes, request: Request, layers: int, *, threads: int) -> tuple[Op, ...]:
-    return assigned(profile_ops(artifact, request, threads=threads), layers)
+def _operators(bundle: Bundle, variant: Variant, request: Request, threads: int) -> tuple[Op, ...]:
+    timed = profile_ops(opened(bundle, variant), request, threads=threads)
+    return assigned(timed, len(bundle.manifest.model.heads))
 
 
-_LOOKS = {"onnxruntime": _operators, "litert": profile_pieces}
+def _pieces(bundle: Bundle, variant: Variant, request: Request, threads: int) -> tuple[Op, ...]:
+    return profile_pieces(bundle.read(variant.file), request, len(bundle.manifest.model.heads), threads=threads)
+
+
+_LOOKS = {"onnxruntime": _operators, "litert": _pieces}
 
 
 def with_ops(bundle: Bundle, profile: Profile, *, progress: Progress = silent) -> Profile:
@@ -40,13 +46,12 @@ def with_ops(bundle: Bundle, profile: Profile, *, progress: Progress = silent) -
     Raises:
         DataError: the layers of the model are not known, or the operators of a variant cannot be told apart.
     """
-    layers = len(bundle.manifest.model.heads)
-    if not layers:
+    if not bundle.manifest.model.heads:
         raise DataError("--per-layer: the layers of a model of another framework are not known: leave it out")
 
     def look(variant: Variant, run: Run) -> Run:
         request = token_ids(run.tokens, batch=run.batch, vocab=bundle.manifest.model.vocab)
-        found = _LOOKS[variant.engine](bundle.read(variant.file), request, layers, threads=run.threads)
+        found = _LOOKS[variant.engine](bundle, variant, request, run.threads)
         return msgspec.structs.replace(run, ops=found)
 
     measured = _each(bundle, profile, "measure layers", look, progress, engines=_LOOKS)

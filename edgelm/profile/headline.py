@@ -44,7 +44,7 @@ def cards(manifest: Manifest, profile: Profile, downloads: Mapping[str, int]) ->
     return tuple(
         [
             *_latency(run, original),
-            _download(manifest, variant, downloads[variant.file]),
+            _download(manifest, variant, variant.taken(downloads)),
             *_score(manifest, variant),
             Card("Same label", table.percent(variant.agreement), "as the original gives, on the dev texts"),
             *_memory(run, original),

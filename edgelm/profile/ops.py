@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelm.profile.inputs import Request
+from edgelm.runtimes.given import Given
 
 __all__ = ["Tensor", "Timed", "middle", "profile_ops", "read"]
 
@@ -41,11 +42,11 @@ class Timed:
     outputs: tuple[Tensor, ...]
 
 
-def profile_ops(artifact: bytes, request: Request, *, threads: int, count: int = 200) -> list[Timed]:
+def profile_ops(given: Given, request: Request, *, threads: int, count: int = 200) -> list[Timed]:
     """Run a model with the profiler on.
 
     Args:
-        artifact: an ONNX model with ``input_ids`` and ``attention_mask``.
+        given: an ONNX model with ``input_ids`` and ``attention_mask``.
         request: what to run.
         threads: within an operator.
         count: requests, after some that are not counted.
@@ -64,7 +65,8 @@ def profile_ops(artifact: bytes, request: Request, *, threads: int, count: int =
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "ops"))
-        session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        given.tell_(options)
+        session = onnxruntime.InferenceSession(given.content, options, providers=["CPUExecutionProvider"])
         feed = {"input_ids": request[0], "attention_mask": request[1]}
         for _ in range(_WARMUP + count):
             session.run(None, feed)

@@ -100,7 +100,7 @@ def sizes(
     base, weights = manifest.baseline, size(manifest.baseline.bytes)
     rows = [("original", f"{base.engine} {base.precision}", weights, weights, _memory(runs.get((ORIGINAL, "fp32"))))]
     for variant in manifest.variants:
-        two = (size(downloads[variant.file]), size(variant.bytes))
+        two = (size(variant.taken(downloads)), size(variant.bytes))
         rows.append((variant.engine, variant.precision, *two, _memory(runs.get((variant.engine, variant.precision)))))
     title = "sizes: to download, on disk when unpacked, in memory at the peak"
     return Table(title, ("engine", "precision", *SIZES), tuple(rows))

@@ -15,6 +15,7 @@ from edgelm.exporters.foreign import Output
 from edgelm.exporters.foreign.rows import interface, rowwise
 from edgelm.exporters.onnx_dynamic import dynamic
 from edgelm.exporters.onnx_graph import quantize_embedding_
+from edgelm.exporters.onnx_pieces import check, serialized
 from edgelm.exporters.trial import try_out
 from edgelm.manifest import Int8, Precision
 
@@ -53,11 +54,11 @@ def written(
             found = dynamic(found, int8)
         nodes = len(found.graph.node)
         found = rowwise(found, limit, output) if rows else _free(found, output)
+        artifacts[precision] = serialized(found)
         try:
-            onnx.checker.check_model(found, full_check=True)
+            check(found, artifacts[precision])
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
             raise ExportFailed(f"{name}: the ONNX checker refuses what was converted: {exc}") from exc
-        artifacts[precision] = found.SerializeToString()
         try_out(artifacts[precision], name, ((1, 2), (1, limit), (3, min(5, limit))), output, by="onnxruntime")
         tell(Report("onnx", precision, len(artifacts[precision]), nodes, time.perf_counter() - started))
         started = time.perf_counter()

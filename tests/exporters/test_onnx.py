@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgelm.errors import RecipeError
 from edgelm.exporters import Report, onnx_graph, parity, simplify
 from edgelm.exporters import onnx as exporter
 from edgelm.manifest import Int8, Precision
@@ -171,21 +170,6 @@ def test_takes_any_batch_and_length(artifacts: Artifacts) -> None:
     session = engine("onnxruntime").load(artifacts["onnx", "int8-dynamic"], threads=1)
     for shape in ((1, 1), (9, 3), (2, 64)):
         assert session.run(np.ones(shape, np.int32), np.ones(shape, np.int32)).shape == (shape[0], 3)
-
-
-@pytest.mark.parametrize("precision", exporter.PRECISIONS)
-def test_a_model_too_large_for_one_file_is_refused_before_anything_is_done(
-    precision: Precision, model: Encoder, calibration: list[Ids], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    monkeypatch.setattr(exporter, "_converted", lambda *_: pytest.fail("it was converted"))
-    monkeypatch.setattr(exporter, "MOST_BYTES", size - 1)
-    words = rf"weights take {size / 1e9:.3g} GB in float32, and protobuf.* holds .* GB at most: make it smaller first"
-    with pytest.raises(RecipeError, match=words) as caught:
-        exporter.export(model, (precision,), (16,), calibration=calibration)
-    assert caught.value.exit_code == 2
-    monkeypatch.setattr(exporter, "MOST_BYTES", size)
-    exporter._check_size(model)
 
 
 FAILURES = {

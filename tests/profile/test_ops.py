@@ -11,6 +11,7 @@ from edgelm.bundle import Bundle
 from edgelm.profile.inputs import token_ids
 from edgelm.profile.layers import assigned
 from edgelm.profile.ops import profile_ops
+from edgelm.runtimes.given import opened
 
 TOKENS = 13
 
@@ -20,7 +21,7 @@ def test_each_layer_does_the_work_that_the_architecture_says(precision: str, tin
     bundle = Bundle(tiny_bundle)
     (variant,) = [v for v in bundle.manifest.variants if (v.engine, v.precision) == ("onnxruntime", precision)]
     request = token_ids(TOKENS, batch=1, vocab=bundle.manifest.model.vocab)
-    timed = profile_ops(bundle.read(variant.file), request, threads=1, count=5)
+    timed = profile_ops(opened(bundle, variant), request, threads=1, count=5)
     expected = sample.layer_macs(bundle, TOKENS)
     found = dict.fromkeys(expected, 0)
     for op in assigned(timed, len(bundle.manifest.model.heads)):

@@ -12,7 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from edgelm.bundle import Region
 from edgelm.errors import BundleError
-from edgelm.runtimes.external import LEAST, referring
+from edgelm.runtimes.external import LEAST, apart, joined, referring, shell
 
 
 def model() -> ModelProto:
@@ -47,12 +47,68 @@ def test_it_is_the_same_model_once_the_references_are_followed(before: bytes, tm
     assert outside == {"floats", "bytes", "nibbles"}
     assert all(not t.raw_data or len(t.raw_data) < LEAST for t in found.graph.initializer)
     load_external_data_for_model(found, str(tmp_path))
-    for tensor in found.graph.initializer:
+    assert plain(found) == plain(made)
+
+
+def plain(made: ModelProto) -> ModelProto:
+    """Without what reading external data leaves behind."""
+    for tensor in made.graph.initializer:
         del tensor.external_data[:]
         tensor.ClearField("data_location")
-    for tensor in made.graph.initializer:
-        tensor.ClearField("data_location")
-    assert found == made
+    return made
+
+
+def written(folder: Path, made: ModelProto) -> tuple[bytes, bytes]:
+    """A model and its weights, in two files."""
+    files = {name: b"".join(parts) for name, parts in apart("a.onnx", made.SerializeToString()).items()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return files["a.onnx"], files["a.onnx.data"]
+
+
+def test_taken_apart_it_is_the_same_model_to_the_onnx_package(tmp_path: Path) -> None:
+    small, _ = written(tmp_path, model())
+    assert len(small) < 6000
+    found = onnx.load(tmp_path / "a.onnx", load_external_data=False)
+    places = [{entry.key: entry.value for entry in t.external_data} for t in found.graph.initializer]
+    assert [int(one["offset"]) % 4096 for one in places if one] == [0, 0, 0]
+    assert plain(onnx.load(tmp_path / "a.onnx")) == plain(model())
+
+
+def test_joined_it_is_the_same_model_again(tmp_path: Path) -> None:
+    small, weights = written(tmp_path, model())
+    found = onnx.load_model_from_string(joined(small, weights))
+    assert plain(found) == plain(model())
+
+
+@pytest.mark.parametrize(("before", "between"), [(b"", b""), (b"something else" * 99, b"more" * 77)])
+def test_weights_that_lie_beside_their_model_are_referred_to_there(
+    before: bytes, between: bytes, tmp_path: Path
+) -> None:
+    small, weights = written(tmp_path, model())
+    path = tmp_path / "a b.edgelm"
+    path.write_bytes(before + small + between + weights + b"something after it")
+    at = len(before) + len(small) + len(between)
+    found = onnx.load_model_from_string(
+        referring(Region(path, len(before), len(small)), Region(path, at, len(weights)))
+    )
+    load_external_data_for_model(found, str(tmp_path))
+    assert plain(found) == plain(model())
+
+
+@pytest.mark.parametrize("size", [0, 4096, -1])
+def test_a_reference_to_what_is_not_there_is_refused(size: int, tmp_path: Path) -> None:
+    small, weights = written(tmp_path, model())
+    path = tmp_path / "a.edgelm"
+    path.write_bytes(small + weights)
+    with pytest.raises(BundleError, match="expected an ONNX model, found something else"):
+        referring(Region(path, 0, len(small)), Region(path, len(small), len(weights[:size])))
+    with pytest.raises(BundleError, match="expected an ONNX model, found something else"):
+        joined(small, weights[:size])
+    with pytest.raises(BundleError, match="which are not in the bundle"):
+        referring(Region(path, 0, len(small)))  # they would be sought in the folder
+    with pytest.raises(BundleError, match="of another file"):
+        shell(small, "a")
 
 
 @pytest.mark.parametrize(

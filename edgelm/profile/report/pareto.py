@@ -52,8 +52,8 @@ def by_latency(manifest: Manifest, profile: Profile) -> tuple[Point, ...]:
 
 def by_download(manifest: Manifest, downloads: Mapping[str, int]) -> tuple[Point, ...]:
     """Everything, by what it takes of the bundle in MB; of the original, its weights."""
-    files: dict[tuple[str, str], str] = {(one.engine, one.precision): one.file for one in manifest.variants}
-    sizes = [downloads.get(files.get((look.engine, look.precision), ""), look.bytes) / 1e6 for look in series(manifest)]
+    taken: dict[tuple[str, str], int] = {(one.engine, one.precision): one.taken(downloads) for one in manifest.variants}
+    sizes = [taken.get((look.engine, look.precision), look.bytes) / 1e6 for look in series(manifest)]
     return tuple(_point(manifest, look, size, size, size) for look, size in zip(series(manifest), sizes, strict=True))
 
 
