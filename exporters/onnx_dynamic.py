@@ -24,20 +24,25 @@ __all__ = ["dynamic"]
 def dynamic(model: ModelProto, int8: Int8) -> ModelProto:
     """A float32 model with its linear layers quantized; the activations are unsigned whatever ``int8`` says.
 
+    Args:
+        model: of any size, since it is written with external data; it has none of its weights afterwards.
+        int8: types of integer products.
+
     Raises:
         ExportFailed: the quantizer failed.
     """
     with tempfile.TemporaryDirectory(prefix="edgelm-int8-") as folder, quiet(""):  # it logs to the root logger
-        path = Path(folder, "model.onnx")
+        before, path = Path(folder, "before.onnx"), Path(folder, "model.onnx")
         try:
+            onnx.save(model, before, save_as_external_data=True)
             quantize_dynamic(
-                model,
+                before,
                 path,
                 op_types_to_quantize=["MatMul", "Gemm"],  # with all types it would write an invalid QAttention
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 reduce_range=int8.endswith("s7"),
-                use_external_data_format=True,  # there is no limit to it then
+                use_external_data_format=True,
                 extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
             )
         except Exception as exc:  # it raises bare ones too
