@@ -123,7 +123,8 @@ def symmetric(table: NDArray[np.float32], axis: int, top: int = 127) -> tuple[ND
     """Codes from -top to top and scales, one for all values along the axis; where they are all 0 the scale is 1."""
     peak = np.abs(table).max(axis=axis, keepdims=True)
     scale = np.where(peak > 0, peak / top, 1).astype(np.float32)
-    return np.rint(table / scale).astype(np.int8), scale
+    codes = table / scale
+    return np.rint(codes, out=codes).astype(np.int8), scale  # in place: a table may be of a gigabyte
 
 
 def _lookup(weight: str, ids: str, out: str) -> list[NodeProto]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgelm.bundle import Bundle, Parts
+from edgelm.bundle import Bundle, Parts, Region
 from edgelm.manifest import Variant
 from edgelm.runtimes.external import apart, joined, referring, shell
 
-__all__ = ["MOST_BYTES", "Given", "entries", "held", "large", "opened", "whole"]
+__all__ = ["MOST_BYTES", "Given", "entries", "held", "large", "mapped", "opened", "whole"]
 
 MOST_BYTES = 2**31 - 1
 """Of a message that protobuf reads and writes (https://protobuf.dev/programming-guides/proto-limits)."""
@@ -57,6 +57,19 @@ def held(artifact: bytes) -> Given:
     return Given(shell(artifact, _ITSELF), files={_ITSELF: artifact})
 
 
+def mapped(model: Region, weights: Region | None = None) -> Given:
+    """An artifact where it lies in a bundle, unchecked.
+
+    Args:
+        model: where the model lies.
+        weights: where those lie that are not in it.
+
+    Raises:
+        BundleError: it is not an ONNX model.
+    """
+    return Given(referring(model, weights), str(model.path.parent))
+
+
 def opened(bundle: Bundle, variant: Variant) -> Given:
     """A variant where it lies in its bundle, unchecked, if it is stored as it is; else read.
 
@@ -67,7 +80,7 @@ def opened(bundle: Bundle, variant: Variant) -> Given:
     regions = [region for name in variant.files if (region := bundle.region(name)) is not None]
     if len(regions) < len(variant.files):
         return held(whole(bundle, variant))
-    return Given(referring(*regions), str(regions[0].path.parent))
+    return mapped(*regions)
 
 
 def whole(bundle: Bundle, variant: Variant) -> bytes:

@@ -13,7 +13,7 @@ from edgelm.errors import BundleError, DataError, DeviceUnavailable
 from edgelm.manifest import Variant
 from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes import providers as known
-from edgelm.runtimes.given import Given, held, opened
+from edgelm.runtimes.given import Given, held, mapped, whole
 from edgelm.runtimes.graphs import Graphs
 from edgelm.runtimes.place import CPU, Place
 from edgelm.runtimes.providers import PROVIDERS, Provider
@@ -54,15 +54,16 @@ def load(artifact: bytes, *, threads: int, place: Place = CPU) -> Session:
 def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = CPU) -> Session:
     """Load a variant of a bundle: its weights are mapped, and not copied, if they are not compressed; see ``load``."""
     regions = {name: bundle.region(name) for name in variant.files}
-    if None in regions.values():
-        return _started(opened(bundle, variant), threads, place)
+    stored = [region for region in regions.values() if region is not None]
+    if len(stored) < len(regions):
+        return _started(held(whole(bundle, variant)), threads, place)
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
         # meanwhile: hashing takes as long as starting
         checked = [pool.submit(bundle.check, name, region) for name, region in regions.items()]
         try:
-            return _started(opened(bundle, variant), threads, place)
+            return _started(mapped(*stored), threads, place)
         finally:
             for one in checked:
                 one.result()  # what is damaged is told as that, whatever ONNX Runtime makes of it

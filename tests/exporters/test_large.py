@@ -25,7 +25,7 @@ from edgelm.exporters.onnx_pieces import check, serialized
 from edgelm.manifest import Precision, Variant
 from edgelm.profile.inputs import token_ids
 from edgelm.profile.ops import profile_ops
-from edgelm.runtimes import given
+from edgelm.runtimes import given, ort
 from edgelm.verify import verify
 
 LIMIT = 10_000
@@ -132,6 +132,21 @@ def test_whole_it_is_what_was_exported(precision: Precision, bundles: dict[str, 
     held = runtimes.engine("onnxruntime").load(found[0], threads=1)
     del found
     np.testing.assert_array_equal(held.run(ids, mask), ours)
+
+
+def test_an_engine_of_others_is_given_the_whole(bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, one = bundles["none"], variant(bundles["none"], "fp32")
+    seen, load = list[bytes](), ort.load
+
+    def theirs(artifact: bytes, **how: Any) -> runtimes.Session:
+        seen.append(artifact)
+        return load(artifact, **how)
+
+    monkeypatch.delattr(ort, "load_from")  # which they need not have
+    monkeypatch.setattr(ort, "load", theirs)
+    ids, mask = asked()
+    assert runtimes.load(bundle, one, threads=1).run(ids, mask).shape == (3, 3)
+    assert seen == [given.whole(bundle, one)]
 
 
 def test_it_is_mapped_where_it_lies(bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
