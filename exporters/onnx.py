@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from onnx import ModelProto
@@ -28,7 +27,7 @@ from edgelm.exporters.onnx_half import half
 from edgelm.exporters.onnx_int4 import int4
 from edgelm.exporters.onnx_pieces import check, serialized
 from edgelm.exporters.onnx_static import static
-from edgelm.exporters.overflow import overflowing
+from edgelm.exporters.overflow import overflowing, probes
 from edgelm.exporters.quiet import quiet
 from edgelm.exporters.simplify import simplified
 from edgelm.exporters.trial import try_out
@@ -83,7 +82,7 @@ def _written(
     if precision == "fp32":
         return exported, ()
     if precision == "fp16":
-        kept = overflowing(exported, _probes(model, limit) if calibration is None else calibration)
+        kept = overflowing(exported, probes(model.config.vocab_size, limit) if calibration is None else calibration)
         note = f"left in float32, where float16 would overflow: {', '.join(kept)}"
         return half(exported, kept), (note,) if kept else ()
     if precision == "int4-weights":
@@ -97,12 +96,6 @@ def _written(
     linears = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
     weights = {name: module.weight.detach().numpy() for name, module in linears}
     return static(rest, weights, found, int8), found.notes
-
-
-def _probes(model: Encoder, limit: int) -> list[Ids]:
-    """Rows of any tokens, where there are no texts."""
-    random, lengths = np.random.default_rng(0), sorted({min(length, limit) for length in (4, 16, 64, 128)})
-    return [random.integers(0, model.config.vocab_size, length, np.int32) for length in lengths]
 
 
 class _Attention(nn.Module):

@@ -59,20 +59,28 @@ def linear_layers(model: ModelProto, weights: Mapping[str, NDArray[np.float32]])
 
 
 def split_gemms_(model: ModelProto) -> None:
-    """Write every Gemm with a transposed constant, as torch does linear layers of matrices, as MatMul and Sum.
+    """Write every Gemm of a linear layer as MatMul and Sum: x with a constant, transposed as torch has it or not.
 
     ONNX Runtime turns MatMul and Add of matrices back into a Gemm, whose bias would have to be quantized as well.
     """
-    graph = model.graph
+    graph, constants = model.graph, {tensor.name: tensor for tensor in model.graph.initializer}
     for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type == "Gemm":
+        set_to = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        transposed = set_to.pop("transB", 0)
+        if node.op_type == "Gemm" and node.input[1] in constants and not _scales(set_to):
             x, weight, *bias = node.input
-            tensor = next(tensor for tensor in graph.initializer if tensor.name == weight)
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).T, weight))
+            if transposed:
+                tensor = constants[weight]
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).T, weight))
             product, out = f"{node.output[0]}_product", node.output[0]
             graph.node.remove(node)
             graph.node.insert(index, helper.make_node("Sum", [product, *bias], [out], out))
             graph.node.insert(index, helper.make_node("MatMul", [x, weight], [product], product))
+
+
+def _scales(gemm: Mapping[str, float]) -> bool:
+    """Whether a Gemm with these attributes does more than to multiply and add."""
+    return bool(gemm.get("transA", 0) or gemm.get("alpha", 1.0) != 1.0 or gemm.get("beta", 1.0) != 1.0)
 
 
 def quantize_embedding_(model: ModelProto) -> None:

@@ -1,7 +1,8 @@
 """Keras models and SavedModels: to TFLite by TensorFlow's own converter, to ONNX by tf2onnx.
 
 TFLite has a signature ``tokens_N`` for each length, as the exporter of our own encoders writes them: with every shape
-known, XNNPACK runs the whole graph. TensorFlow is imported here and in ``tf_onnx``, and nowhere else.
+known, XNNPACK runs the graph, but for what the log of an export lists. TensorFlow is imported here and in ``tf_onnx``,
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,21 +10,17 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgelm.errors import CheckpointError, ExportFailed
-from edgelm.exporters import Report, Tell, check_request, check_size, log
-from edgelm.exporters.foreign import Foreign, Imported, Output, tf_onnx
+from edgelm.exporters import Tell, check_request, check_size, log
+from edgelm.exporters.foreign import PRECISIONS, Foreign, Imported, Output, onnx, tf_onnx, tflite
 from edgelm.exporters.foreign.companions import Companions
 from edgelm.exporters.foreign.fit import meanings, output, output_name, tried
-from edgelm.exporters.foreign.onnx import written
 from edgelm.exporters.quiet import mute, quiet
-from edgelm.exporters.tflite_graph import slim
-from edgelm.exporters.trial import try_out
 from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig
 from edgelm.runtimes import Ids, Logits
@@ -33,21 +30,18 @@ with mute(), quiet():
     import keras
     import tensorflow as tf
 
-__all__ = ["PRECISIONS", "read"]
+__all__ = ["read"]
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "int8-dynamic")
 _NAMES = ("input_ids", "attention_mask")
 
 
 class _Function(Foreign):
     """A model that TensorFlow runs: a ``tf.function`` of ids and mask, and what owns the weights that it reads."""
 
-    head: Output
-
     def __init__(self, config: EncoderConfig, output: Output, call: Any, owner: Any) -> None:
         self.call, self.owner = call, owner
         weights = sum(math.prod(one.shape) for one in _variables(call))
-        super().__init__(config, output, weights, {"onnx": PRECISIONS, "tflite": PRECISIONS})
+        super().__init__(config, output, weights, PRECISIONS)
 
     def answer(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """See ``Foreign``."""
@@ -64,21 +58,16 @@ class _Function(Foreign):
         tell: Tell = log,
     ) -> dict[Precision, bytes]:
         """See ``Foreign``."""
-        check_request(form, PRECISIONS, self, precisions, lengths, calibration)
+        check_request(form, self.can[form], self, precisions, lengths, calibration)
         check_size(form, self, "export the checkpoint that it was made of")
         if form == "onnx":
             made = tf_onnx.from_function(self.call)
-            return written(made, precisions, self.head, max(lengths), rows=False, int8=int8, tell=tell)
-        started, artifacts = time.perf_counter(), dict[Precision, bytes]()
+            return onnx.written(
+                made, precisions, self, max(lengths), rows=False, calibration=calibration, int8=int8, tell=tell
+            )
         with tempfile.TemporaryDirectory(prefix="edgelm-tensorflow-") as folder:
-            names = _save(self.call, folder, sorted(set(lengths)))
-            for precision in precisions:
-                artifact, nodes = slim(_tflite(folder, names, precision))
-                try_out(artifact, f"tflite {precision}", [(1, n) for n in sorted(lengths)], self.head, by="litert")
-                artifacts[precision] = artifact
-                tell(Report("tflite", precision, len(artifact), nodes, time.perf_counter() - started))
-                started = time.perf_counter()
-        return artifacts
+            exported = _tflite(folder, _save(self.call, folder, sorted(set(lengths))))
+        return tflite.written(exported, precisions, self.head, lengths, calibration=calibration, tell=tell)
 
 
 @dataclass(frozen=True)
@@ -200,13 +189,11 @@ def _save(call: Any, folder: str, lengths: Sequence[int]) -> list[str]:
     return list(signatures)
 
 
-def _tflite(folder: str, signatures: Sequence[str], precision: Precision) -> bytes:
+def _tflite(folder: str, signatures: Sequence[str]) -> bytes:
     try:
         with mute(), quiet("absl", "tensorflow"):
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
-            if precision == "int8-dynamic":
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]  # without calibration data: dynamic ranges
             return bytes(converter.convert())
     except Exception as exc:  # it passes on whatever its C++ parts raise
         reason = " ".join(str(exc).split())[:300]
-        raise ExportFailed(f"tflite {precision}: TensorFlow does not convert the model: {reason}") from exc
+        raise ExportFailed(f"tflite fp32: TensorFlow does not convert the model: {reason}") from exc

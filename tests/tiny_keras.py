@@ -30,6 +30,7 @@ def classifier(
     length: int | None = None,
     *,
     by_token: bool = False,
+    labels: int = len(tiny.LABELS),
 ) -> Any:
     """A Keras model of a checkpoint: KerasHub reads the encoder, and the head has the checkpoint's weights.
 
@@ -38,6 +39,7 @@ def classifier(
         names: of the inputs.
         length: in tokens, where it takes one alone.
         by_token: the head is applied to every token, and not to the first alone.
+        labels: how many.
     """
     import keras
     import keras_hub
@@ -46,7 +48,7 @@ def classifier(
     inputs = {name: keras.Input((length,), dtype="int32", name=name) for name in names}
     hidden = backbone(dict(zip(("token_ids", "padding_mask"), inputs.values(), strict=True)))
     pooler = keras.layers.Dense(backbone.hidden_dim, activation="relu", name="pre_classifier")
-    head = keras.layers.Dense(len(tiny.LABELS), name="classifier")
+    head = keras.layers.Dense(labels, name="classifier")
     model = keras.Model(inputs, head(pooler(hidden if by_token else hidden[:, 0, :])))
     theirs = load_file(folder / "model.safetensors")
     for layer in (pooler, head):

@@ -20,7 +20,13 @@ from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig, Network
 from edgelm.runtimes import Ids, Logits
 
-__all__ = ["Foreign", "Imported", "Output", "read", "recognised"]
+__all__ = ["PRECISIONS", "Foreign", "Imported", "Output", "read", "recognised"]
+
+PRECISIONS: dict[Format, tuple[Precision, ...]] = {
+    "onnx": ("fp32", "fp16", "int8-dynamic", "int4-weights"),
+    "tflite": ("fp32", "fp16", "int8-dynamic", "int8-static", "int4-weights"),
+}
+"""What is written of a model in float32."""
 
 
 class Foreign(Network):
@@ -29,6 +35,8 @@ class Foreign(Network):
     Attributes:
         can: precisions that can be written of it, by format.
     """
+
+    head: Output
 
     def __init__(
         self, config: EncoderConfig, output: Output, weights: int, can: Mapping[Format, tuple[Precision, ...]]

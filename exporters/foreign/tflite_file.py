@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgelm.errors import CheckpointError, MissingExtra
-from edgelm.exporters import Report, Tell, check_request, log
-from edgelm.exporters.foreign import Foreign, Imported, Output
+from edgelm.exporters import Tell, check_request, log
+from edgelm.exporters.foreign import PRECISIONS, Foreign, Imported, Output, onnx, tflite
 from edgelm.exporters.foreign.adapt import Way, adapted, ways
 from edgelm.exporters.foreign.companions import Companions
 from edgelm.exporters.foreign.fit import output_name, tried
-from edgelm.exporters.foreign.onnx import written
 from edgelm.exporters.foreign.signatures import alone, definition, parsed, signatures
 from edgelm.exporters.tflite_graph import packed
-from edgelm.exporters.trial import try_out
 from edgelm.manifest import Format, Int8, Precision
 from edgelm.model import EncoderConfig
 from edgelm.runtimes import Ids, Logits
@@ -35,17 +32,13 @@ _MATRIX = 1024
 class _File(Foreign):
     """A TFLite model that LiteRT runs, under the names that it has itself."""
 
-    head: Output
-
     def __init__(
         self, config: EncoderConfig, output: Output, content: bytes, source: str, original: _Original, weights: int
     ) -> None:
         self.content, self.source, self.original = content, source, original
         self.precision = original.precision
-        both: tuple[Precision, ...] = ("fp32", "int8-dynamic")
-        super().__init__(
-            config, output, weights, {"tflite": (self.precision,), "onnx": both[both.index(self.precision) :]}
-        )
+        same: dict[Format, tuple[Precision, ...]] = {form: (self.precision,) for form in PRECISIONS}
+        super().__init__(config, output, weights, PRECISIONS if self.precision == "fp32" else same)
 
     def answer(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """See ``Foreign``."""
@@ -67,7 +60,7 @@ class _File(Foreign):
             MissingExtra: TensorFlow, which tf2onnx needs, is not installed.
         """
         check_request(form, self.can[form], self, precisions, lengths, calibration)
-        started, name = time.perf_counter(), self.head.OUTPUT
+        name = self.head.OUTPUT
         model = parsed(self.content, self.source)
         same = all(way.named(name) for way in self.original.ways)
         artifact = self.content if same else adapted(model, self.original.ways, lengths, name)
@@ -79,11 +72,12 @@ class _File(Foreign):
                     raise
                 raise MissingExtra(f"{self.source}: converting it to ONNX", "tensorflow") from exc
             made = tf_onnx.from_tflite(alone(artifact, f"tokens_{max(lengths)}"))
-            return written(made, precisions, self.head, max(lengths), rows=True, int8=int8, tell=tell)
-        try_out(artifact, f"tflite {self.precision}", [(1, n) for n in sorted(lengths)], self.head, by="litert")
-        nodes = len(model.subgraphs[0].operators)
-        tell(Report("tflite", self.precision, len(artifact), nodes, time.perf_counter() - started))
-        return {self.precision: artifact}
+            return onnx.written(
+                made, precisions, self, max(lengths), rows=True, calibration=calibration, int8=int8, tell=tell
+            )
+        return tflite.written(
+            artifact, precisions, self.head, lengths, untouched=self.precision, calibration=calibration, tell=tell
+        )
 
 
 def read(path: Path, beside: Companions, lengths: Sequence[int]) -> Imported:

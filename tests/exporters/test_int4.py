@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgelm.exporters import exporter
-from edgelm.exporters.onnx_int4 import int4_blocks
+from edgelm.exporters.onnx_int4 import int4, int4_blocks
 from edgelm.model import Encoder, EncoderConfig
 from edgelm.runtimes import engine
 
@@ -64,3 +66,31 @@ def test_scales_are_chosen_that_lose_least() -> None:
     rounded = np.clip(np.rint(table.reshape(8, -1) / np.repeat(step, 32, 1)[:, :100].clip(1e-9)), -8, 7)
     plain = rounded * np.repeat(step, 32, 1)[:, :100]
     assert np.square(said - table).sum() < np.square(plain - table).sum()
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_a_gemm_is_taken_whichever_way_its_weights_lie_and_left_if_it_scales(transposed: int, alpha: float) -> None:
+    weight, x = on_grid((12, 64), "onnx", 3), np.ones((2, 64), np.float32)
+    stored = {"weight": weight if transposed else weight.T, "bias": np.arange(12, dtype=np.float32)}
+    table = np.ones((4, 64), np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["x"]),
+        helper.make_node("Gemm", ["x", "weight", "bias"], ["y"], transB=transposed, alpha=alpha),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "gemm",
+            [helper.make_tensor_value_info("ids", TensorProto.INT32, [2])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 12])],
+            [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in {**stored, "table": table}.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    made = int4(model)
+    assert ("MatMulNBits" in [node.op_type for node in made.graph.node]) == (alpha == 1.0)
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"ids": np.array([1, 2], np.int32)})
+    np.testing.assert_allclose(found, alpha * x @ weight.T + stored["bias"], rtol=0.01, atol=0.01)

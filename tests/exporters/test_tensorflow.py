@@ -165,7 +165,7 @@ def test_what_is_known_of_the_model_is_found(imported: Imported, keras_model: An
 
 
 def test_what_cannot_be_written_is_refused(imported: Imported) -> None:
-    with pytest.raises(RecipeError, match="onnx is not written as int8-static: expected one of fp32, int8-dynamic"):
+    with pytest.raises(RecipeError, match="onnx is not written as int8-static: expected one of fp32, fp16"):
         imported.model.export("onnx", ("int8-static",), LENGTHS)
 
 
