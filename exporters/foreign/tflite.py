@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ai_edge_litert.tools import flatbuffer_utils
 
+from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, Tell, xnnpack
 from edgelm.exporters.foreign import Output
 from edgelm.exporters.foreign.lookups import quantizable
@@ -44,7 +45,8 @@ def written(
 
     Raises:
         DataError: the calibration says too little.
-        ExportFailed: the quantizer failed, or an artifact does not load and run.
+        ExportFailed: the quantizer failed, an artifact does not load and run, or signatures that are to be calibrated
+            together are not alike.
     """
     artifacts, started = dict[Precision, bytes](), time.perf_counter()
     for precision in precisions:
@@ -64,6 +66,16 @@ def written(
 def _made(exported: bytes, precision: Precision, calibration: Sequence[Ids] | None) -> tuple[bytes, tuple[str, ...]]:
     if precision == "fp32":
         return exported, ()
-    if precision == "int8-static":
-        return calibrated(quantizable(exported), calibration or ())
-    return quantized(quantizable(exported), precision)
+    known = quantizable(exported)
+    if precision != "int8-static":
+        return quantized(known, precision)
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(known))
+    kinds = [
+        [flatbuffer_utils.opcode_to_name(model, one.opcodeIndex) for one in graph.operators]
+        for graph in model.subgraphs
+    ]
+    if any(one != kinds[0] for one in kinds):
+        raise ExportFailed(
+            "tflite int8-static: expected the same operators in every signature, found others: leave int8-static out"
+        )
+    return calibrated(known, calibration or ())

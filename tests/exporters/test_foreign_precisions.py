@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgelm import data
+from edgelm.errors import ExportFailed
 from edgelm.exporters import Report, exporter, foreign, parity
 from edgelm.exporters.foreign import Imported
 from edgelm.exporters.foreign.companions import Companions, companions
 from edgelm.exporters.foreign.signatures import parsed
+from edgelm.exporters.foreign.tflite import written
 from edgelm.exporters.onnx_int4 import int4_blocks
 from edgelm.exporters.quiet import mute
+from edgelm.exporters.tflite_graph import packed
 from edgelm.manifest import Format, Precision
 from edgelm.recipe import DEFAULT_GATES
 from edgelm.runtimes import Ids, engine
@@ -203,6 +206,27 @@ def test_a_bare_file_answers_as_numpy_with_its_weights_rounded(
     np.testing.assert_allclose(found, expected, rtol=0, atol=within)
     np.testing.assert_allclose(session.run(ids, mask), expected, rtol=0, atol=within)
     assert precision != "int4-weights" or np.abs(found - exact).max() > 2 * within
+
+
+def test_a_bare_file_is_calibrated(bare: Imported) -> None:
+    random = np.random.default_rng(3)
+    texts = [random.integers(0, len(TABLE), 1 + index % 8, np.int32) for index in range(64)]
+    artifact = bare.model.export("tflite", ("int8-static",), bare.lengths, calibration=texts)["int8-static"]
+    found = engine("litert").load(artifact, threads=1).run(texts[7][None], np.ones((1, 8), np.int32))
+    expected = _mean(TABLE, texts[7][None], np.ones((1, 8), np.int32)) @ HEAD
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1 * float(np.abs(expected).max()))
+
+
+def test_signatures_with_other_operators_are_not_calibrated_together(artifacts: Artifacts, imported: Imported) -> None:
+    model = parsed(artifacts["tflite", "fp32"], "x")
+    graph = model.subgraphs[1]
+    gelu = next(one for one in graph.operators if flatbuffer_utils.opcode_to_name(model, one.opcodeIndex) == "GELU")
+    gelu.opcodeIndex = next(
+        index for index in range(len(model.operatorCodes)) if flatbuffer_utils.opcode_to_name(model, index) == "RSQRT"
+    )
+    gelu.builtinOptionsType, gelu.builtinOptions = 0, None
+    with pytest.raises(ExportFailed, match="expected the same operators in every signature"):
+        written(packed(model), ("int8-static",), imported.model.head, LENGTHS, calibration=[], tell=lambda _: None)
 
 
 def _mean(table: Floats, ids: Ids, mask: Ids) -> Floats:
