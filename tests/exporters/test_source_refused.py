@@ -94,6 +94,7 @@ def test_what_is_wrong_with_a_file_is_told_in_one_line(
         told = _refused(capfd, out, tmp_path / source, "--labels", labels)
         assert "pip install 'edgelm[tensorflow]'" in told
     assert _export(tmp_path / "model.tflite", "--labels", labels, "--format", "tflite", "--out", out) == 0
-    (only,) = Bundle(out).manifest.variants
-    assert (only.parity.max_abs_diff, only.lengths) == (0.0, (8, 16, 32, 64))
-    assert Bundle(out).read(only.file) == content
+    same, quantized = sorted(Bundle(out).manifest.variants, key=lambda one: one.precision)
+    assert (same.precision, same.parity.max_abs_diff, same.lengths) == ("fp32", 0.0, (8, 16, 32, 64))
+    assert Bundle(out).read(same.file) == content
+    assert (quantized.precision, quantized.lengths) == ("int8-dynamic", same.lengths)
