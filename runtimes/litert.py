@@ -21,11 +21,12 @@ from edgelm.runtimes import Ids, Logits, Session
 from edgelm.runtimes.place import CPU, Place
 from edgelm.runtimes.tflite_content import Content
 
-__all__ = ["DEVICES", "FORMAT", "load", "load_from", "missing"]
+__all__ = ["DEVICES", "FORMAT", "SIGNATURE", "load", "load_from", "missing"]
 
 FORMAT = "tflite"
 DEVICES = ("cpu", "xnnpack")
-_SIGNATURE = re.compile(r"tokens_(\d+)")
+SIGNATURE = re.compile(r"tokens_(\d+)")
+"""Names of signatures, with the tokens that they take."""
 
 
 def missing(device: str = "cpu") -> str | None:
@@ -57,7 +58,7 @@ def load_from(bundle: Bundle, variant: Variant, *, threads: int, place: Place = 
 
 def _started(artifact: bytes, threads: int, place: Place) -> Session:
     content = Content(artifact)
-    signatures = {int(found[1]): name for name in content.names if (found := _SIGNATURE.fullmatch(name))}
+    signatures = {int(found[1]): name for name in content.names if (found := SIGNATURE.fullmatch(name))}
     first = content.only(signatures[min(signatures)]) if signatures else artifact
     started = _interpreter(first, threads)
     if not signatures:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ import numpy as np
 
 from edgelm.errors import DataError
 from edgelm.profile.layers import layer_names
+from edgelm.runtimes.litert import SIGNATURE
 
 __all__ = ["Cut", "Piece", "cut"]
 
 _LINEAR, _BATCHED = "FULLY_CONNECTED", "BATCH_MATMUL"
 _LOOKUPS = ("EMBEDDING_LOOKUP", "GATHER")
 _NORM, _NORM_END = "RSQRT", "ADD"  # a LayerNorm is written out: its last step is the first sum after the root
-_SIGNATURE = re.compile(r"tokens_(\d+)")
 _BITS = {"FLOAT32": 32, "INT32": 32, "FLOAT16": 16, "INT8": 8, "UINT8": 8, "INT4": 4, "INT64": 64, "BOOL": 8}
 
 
@@ -100,7 +99,7 @@ def _signature(model: Any, tokens: int) -> tuple[int, Any]:
     known = {
         int(found[1]): one
         for one in model.signatureDefs or ()
-        if (found := _SIGNATURE.fullmatch(one.signatureKey.decode()))
+        if (found := SIGNATURE.fullmatch(one.signatureKey.decode()))
     }
     fit = [length for length in known if length >= tokens]
     if not fit:
@@ -142,7 +141,7 @@ class _Graph:
             product = self._product(position)
             if product and seen and product != seen:
                 end = len(part)
-                if product == _BATCHED:  # what prepares its factors goes with it
+                if product.startswith(_BATCHED):  # what prepares its factors goes with it
                     end = 1 + max(i for i, one in enumerate(part) if self._product(one))
                 yield name, part[:end]
                 part = part[end:]

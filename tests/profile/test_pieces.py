@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import sample
 from edgelm.bundle import Bundle
 from edgelm.errors import DataError
 from edgelm.manifest import Variant
+from edgelm.profile.deeper import with_ops
 from edgelm.profile.inputs import token_ids
 from edgelm.profile.ops_litert import chained, profile_pieces
 from edgelm.profile.pieces import Cut, cut
@@ -70,6 +73,12 @@ def test_a_piece_moves_what_comes_in_and_goes_out_and_its_constants(tiny_bundle:
     (piece,) = [one for one in found.pieces if one.layer == "ffn 0"]
     rows, weights, vectors = 2 * 4 * 16 * model.dim, 2 * model.dim * model.ffn[0], 4 * (model.ffn[0] + 3 * model.dim)
     assert 0 <= piece.bytes - rows - weights <= vectors + 200  # biases, unless they are zeros; shapes, axes, …
+
+
+def test_a_model_of_another_framework_has_no_layers_that_are_known() -> None:
+    bundle: Any = SimpleNamespace(manifest=SimpleNamespace(model=SimpleNamespace(heads=())))
+    with pytest.raises(DataError, match="the layers of a model of another framework are not known: leave it out"):
+        with_ops(bundle, sample.profile())
 
 
 def test_what_cannot_be_cut_is_told(tiny_bundle: Path) -> None:
