@@ -73,7 +73,7 @@ def assigned(timed: Sequence[Timed], layers: int) -> tuple[Op, ...]:
         DataError: there are not as many LayerNorms as the model has sublayers.
     """
     norms = sum(_ends(one) for one in timed)
-    if norms != 1 + 2 * layers:
+    if norms not in (1 + 2 * layers, 2 + 2 * layers):  # the head of a masked language model has one too
         raise DataError(
             f"per-layer: expected {1 + 2 * layers} LayerNorms of {layers} layers in what ran, found {norms}: "
             "its operators cannot be told apart"
@@ -82,7 +82,7 @@ def assigned(timed: Sequence[Timed], layers: int) -> tuple[Op, ...]:
     found, name = list[Op](), next(names)
     for one in timed:
         found.append(_op(one, name))
-        if _ends(one):
+        if _ends(one) and name != "head":
             name = next(names)
     return tuple(found)
 

@@ -126,7 +126,7 @@ class _Graph:
     def parts(self, layers: int) -> Iterator[tuple[str, list[int]]]:
         """The operators of each piece, with the layer it belongs to."""
         norms = self._kinds.count(_NORM)
-        if norms < 1 + 2 * layers:
+        if norms not in (1 + 2 * layers, 2 + 2 * layers):  # the head of a masked language model has one too
             raise DataError(
                 f"per-layer: expected {1 + 2 * layers} LayerNorms of {layers} layers in the graph, found {norms}: "
                 "its operators cannot be told apart"

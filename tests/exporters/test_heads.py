@@ -11,8 +11,11 @@ import tiny
 from edgelm import checkpoint
 from edgelm.exporters import onnx, parity
 from edgelm.manifest import Precision, TaskName
+from edgelm.profile.layers import assigned
+from edgelm.profile.ops import profile_ops
 from edgelm.recipe import Features
 from edgelm.runtimes import engine
+from edgelm.runtimes.given import held
 
 CLOSE: dict[Precision, float] = {
     "fp32": 1e-5,
@@ -34,3 +37,6 @@ def test_is_close_to_the_module(task: TaskName, tmp_path: Path) -> None:
         session = engine("onnxruntime").load(artifact, threads=1)
         assert parity.check(model, session, rows[:10], rows[:2]).max_abs_diff < CLOSE[precision], precision
         session.close()
+    ids = rows[0][None]
+    timed = profile_ops(held(artifacts["fp32"]), (ids, np.ones_like(ids)), threads=1, count=3)
+    assert len(assigned(timed, len(model.config.heads))) == len(timed) > 0
