@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,10 @@ UNPRUNED = "unpruned"
 STAGES = ("compress", "export", "measure")
 ARM = ("cortex-a53", "cortex-a76")  # without and with dot-product instructions
 SCHEMA = "edgelm.bench-compress/1"
+SENTENCES = {("sst2", "fastest"): "imdb"}
+"""Recipes that are distilled on the sentences of another task's training texts as well."""
+WORDS = range(6, 41)
+"""Of a sentence that is taken."""
 TOKENS, THREADS = 32, 1
 
 
@@ -61,6 +66,7 @@ class Task:
         train: texts with labels.
         dev: others.
         work: folder for what is made of it.
+        sentences: further texts without labels, by the recipe that takes them.
     """
 
     name: str
@@ -68,10 +74,13 @@ class Task:
     train: Path
     dev: Path
     work: Path
+    sentences: dict[str, Path]
 
-    def settings(self) -> list[str]:
+    def settings(self, name: str) -> list[str]:
         """What a recipe of examples/ does not say."""
-        data = (f'data.train="{self.train}"', f'data.dev="{self.dev}"')
+        data = [f'data.train="{self.train}"', f'data.dev="{self.dev}"']
+        if name in self.sentences:
+            data.append(f'data.unlabelled=["{self.sentences[name]}"]')
         return [*data, 'export.device="generic-x86_64"', 'export.precisions=["int8-dynamic"]']
 
     def recipe(self, name: str) -> Path:
@@ -97,10 +106,12 @@ def main() -> None:
     if "compress" in given.stage:
         with ThreadPool(given.jobs) as pool:
             pool.starmap(partial(compressed, again=again), wanted, chunksize=1)
-    wanted += [] if again else [(task, UNPRUNED) for task in found]
     if "export" in given.stage:
+        for task in {task.name: task for task, _ in wanted}.values():
+            exported(task, UNPRUNED, given.lab, again=False)  # what the others are measured beside
         for task, name in wanted:
             exported(task, name, given.lab, again=again)
+    wanted += [] if again else [(task, UNPRUNED) for task in found]
     if "measure" in given.stage:
         kept: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
         rows = {(row["task"], row["recipe"]): row for row in kept.get("rows", ())}
@@ -114,7 +125,7 @@ def compressed(task: Task, name: str, *, again: bool) -> None:
     out = task.work / name
     if out.exists() and not again:
         return
-    settings = [part for one in task.settings() for part in ("--set", one)]
+    settings = [part for one in task.settings(name) for part in ("--set", one)]
     command = ["compress", str(task.teacher), "--recipe", str(task.recipe(name)), "--out", str(out), *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
     started = time.monotonic()
@@ -138,8 +149,9 @@ def exported(task: Task, name: str, lab: Path | None, *, again: bool) -> None:
         return
     if not folder.exists():
         sys.exit(f"{task.name}/{name}: expected what --stage compress leaves in {folder}, found nothing: run it first")
-    located = recipe.of(task.settings()) if name == UNPRUNED else recipe.read(task.recipe(name), task.settings())
-    small = compression.compress(recipe.of(task.settings()).with_model(str(folder)))
+    settings = task.settings(name)
+    located = recipe.of(settings) if name == UNPRUNED else recipe.read(task.recipe(name), settings)
+    small = compression.compress(recipe.of(task.settings(UNPRUNED)).with_model(str(folder)))
     original = checkpoint.read(task.teacher)
     out = task.work / f"{name}.edgelm"
     variants, refused = _packed(replace(small, original=original), located, out)
@@ -151,12 +163,13 @@ def exported(task: Task, name: str, lab: Path | None, *, again: bool) -> None:
     row = {
         "task": task.name,
         "recipe": name,
-        "settings": to_dict(located.recipe) | {"model": task.teacher.name, "data": _hashes(task)},
+        "settings": to_dict(located.recipe) | {"model": task.teacher.name, "data": _hashes(task, name)},
         "seconds": None if name == UNPRUNED else int((task.work / f"{name}.seconds").read_text()),
         "macs": round(linear_macs(original.model.config) / linear_macs(small.model.config), 3),
         "parameters": parameters(small.model),
         "heads": small.model.config.heads,
         "ffn": small.model.config.ffn,
+        "strides": small.model.config.strides,
         "vocab": small.model.config.vocab_size,
         "new_unknown": _unknown(small.tokenizer, after) - _unknown(original.tokenizer, before),
         "teacher": tasks.accuracy(before.logits, texts.gold).value,
@@ -192,7 +205,21 @@ def measured(task: Task, name: str) -> dict[str, Any]:
 
 def _task(name: str, data: Path, models: Path, work: Path) -> Task:
     (work / name).mkdir(parents=True, exist_ok=True)
-    return Task(name, models / f"{name}-teacher", data / name / "train.jsonl", data / name / "dev.jsonl", work / name)
+    texts = data / name
+    more = {recipe: data / other / "train.jsonl" for (task, recipe), other in SENTENCES.items() if task == name}
+    found = {recipe: _sentences(path, work / name / f"{recipe}.sentences.txt") for recipe, path in more.items()}
+    return Task(name, models / f"{name}-teacher", texts / "train.jsonl", texts / "dev.jsonl", work / name, found)
+
+
+def _sentences(reviews: Path, out: Path) -> Path:
+    """A file with every sentence of some reviews, each once."""
+    found = dict[str, None]()
+    for row in map(json.loads, reviews.read_text(encoding="utf-8").strip().split("\n")):
+        text = re.sub(r"\s+", " ", row["text"].replace("<br />", " "))
+        found |= dict.fromkeys(one for one in re.split(r"(?<=[.!?]) ", text.strip()) if len(one.split()) in WORDS)
+    with staged(out) as staging:
+        staging.write_text("\n".join(found) + "\n", encoding="utf-8")
+    return out
 
 
 def _instructions(bundle: Path, lab: Path) -> dict[str, dict[str, int]]:
@@ -247,8 +274,9 @@ def _latency(name: str, file: str, bundles: dict[str, Path]) -> dict[str, float]
     }
 
 
-def _hashes(task: Task) -> dict[str, str]:
-    return {path.name: data.sha256(path) for path in (task.train, task.dev)}
+def _hashes(task: Task, name: str) -> dict[str, str]:
+    more = [task.sentences[name]] if name in task.sentences else []
+    return {path.name: data.sha256(path) for path in (task.train, task.dev, *more)}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

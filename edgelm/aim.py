@@ -125,7 +125,7 @@ def planned(
 
 def sized(shape: EncoderConfig) -> dict[str, Any]:
     """A shape and its size, for a plan."""
-    widths = {"heads": shape.heads, "ffn": shape.ffn, "vocab": shape.vocab_size}
+    widths = {"heads": shape.heads, "ffn": shape.ffn, "strides": shape.strides, "vocab": shape.vocab_size}
     return {**widths, "macs": linear_macs(shape), "parameters": parameters(Encoder(shape))}
 
 

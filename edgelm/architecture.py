@@ -165,6 +165,7 @@ def encoder_config(
             pooling=pooling,
             normalize=normalize,
             mask_token_id=mask_token_id if task == "fill-mask" else None,
+            strides=_strides(raw, layers),
             separator_id=separator_id if _tells_texts_apart(raw) and task == "question-answering" else None,
         )
     except (KeyError, TypeError, ValueError) as exc:
@@ -173,6 +174,14 @@ def encoder_config(
 
 def _tells_texts_apart(raw: Mapping[str, Any]) -> bool:
     return raw["model_type"] == "bert" and int(raw.get("type_vocab_size", 2)) > 1
+
+
+def _strides(raw: Mapping[str, Any], layers: int) -> tuple[int, ...]:
+    """What only our own checkpoints have, and only if they were pruned so."""
+    strides = tuple(map(int, raw.get("strides", ())))
+    if strides and (len(strides) != layers or min(strides) < 1 or strides[-1] != 1):
+        raise ValueError(f"expected strides of {layers} layers, 1 or more, the last one 1, found {list(strides)}")
+    return strides
 
 
 def _labels(raw: Mapping[str, Any], source: object) -> tuple[str, ...]:
@@ -192,6 +201,7 @@ def to_raw(config: EncoderConfig) -> dict[str, Any]:
         uniform
         and config.heads[0] * config.head_dim == config.dim
         and config.ffn[0] > 0
+        and set(config.strides) <= {1}
         and (config.head_activation, config.layer_norm_eps) == ("relu", 1e-12)
     )
     shape = (
@@ -203,6 +213,7 @@ def to_raw(config: EncoderConfig) -> dict[str, Any]:
             "head_dim": config.head_dim,
             "head_activation": config.head_activation,
             "layer_norm_eps": config.layer_norm_eps,
+            **({"strides": list(config.strides)} if config.strides else {}),
         }
     )
     return {

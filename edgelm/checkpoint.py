@@ -112,6 +112,11 @@ def read(source: str | Path, features: Features | None = None) -> Checkpoint:
         )
     theirs, size = _tensors(folder, str(source), str(kind), task)
     model = Encoder(config)
+    if config.strides and not model.head.first_row:
+        raise CheckpointError(
+            f"{source}: its layers have strides, so it gives no state for each token: expected text-classification, or "
+            "--pooling cls"
+        )
     try:
         model.load_state_dict(to_ours(theirs, str(kind), config))
     except (KeyError, RuntimeError) as exc:

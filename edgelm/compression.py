@@ -194,6 +194,7 @@ def info(compressed: Compressed | Imported) -> ModelInfo:
         heads=shape.heads,
         ffn=shape.ffn,
         vocab=shape.vocab_size,
+        strides=shape.strides,
     )
 
 
@@ -266,6 +267,8 @@ def _train(located: Located, original: Checkpoint) -> Dataset:
         raise RecipeError(
             f"{original.source}: compression is for text-classification, not for {task}: export it as it is"
         )
+    if original.model.config.strides:
+        raise RecipeError(f"{original.source}: its layers have strides already: compress what it was made of")
     if name is None:
         raise RecipeError("compression needs texts: expected data.train (JSON lines with 'text', best with 'label')")
     path = located.path(name)

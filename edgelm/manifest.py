@@ -221,6 +221,7 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
         heads: of each layer; empty of such a model.
         ffn: neurons of each layer; the same.
         vocab: rows of the word embeddings; of such a model, ids of its tokenizer.
+        strides: of each layer: of the rows that it reads, it computes the first of every so many; empty if all.
     """
 
     source: str
@@ -229,6 +230,7 @@ class ModelInfo(Strict, frozen=True, kw_only=True):
     heads: tuple[int, ...]
     ffn: tuple[int, ...]
     vocab: int
+    strides: tuple[int, ...] = ()
 
 
 class Baseline(Strict, frozen=True, kw_only=True):

@@ -6,12 +6,19 @@ BERT [Devlin 2019] and RoBERTa [Liu 2019], each with the head of its task. Two t
 * the mask is an additive -1e4, not -3.4e38: the latter wrecks the ranges of static int8;
 * where the head reads the first row alone, as a classifier does, the last layer computes no other. The output is the
   same.
+
+And one thing that a compressed model may do: a layer with a stride computes only every so-manieth row of those that it
+reads, so that it and all after it work on fewer. The rows that are left out are still keys and values of that layer, as
+in the Funnel-Transformer [Dai 2020, "Funnel-Transformer", section 2.2, "pool-query-only" attention, here with strided
+pooling, which keeps the first row what it is].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -48,6 +55,8 @@ class EncoderConfig:
         mask_token_id: of ``fill-mask``.
         separator_id: what stands between a question and its context, in models that tell the second text from the
             first by an embedding of its own; None in others.
+        strides: of each layer: of the rows that it reads, it computes the first of every so many; empty if all
+            layers compute all. The last one's is 1. Only for heads that read the first row alone.
     """
 
     vocab_size: int
@@ -66,6 +75,15 @@ class EncoderConfig:
     normalize: bool = False
     mask_token_id: int | None = None
     separator_id: int | None = None
+    strides: tuple[int, ...] = ()
+
+    def stride(self, layer: int) -> int:
+        """See ``strides``."""
+        return self.strides[layer] if self.strides else 1
+
+    def spacing(self) -> tuple[int, ...]:
+        """How many tokens apart the rows are that each layer reads, and those that the last one gives."""
+        return tuple(accumulate((1, *(self.strides or (1,) * len(self.heads))), mul))
 
 
 class Bias(nn.Module):
@@ -159,18 +177,19 @@ class Layer(nn.Module):
         self.ffn_norm = nn.LayerNorm(config.dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x: Tensor, bias: Tensor, *, cls_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, *, stride: int = 1, cls_only: bool = False) -> Tensor:
         """Run the layer.
 
         Args:
             x: float, shape (batch, tokens, dim).
             bias: additive attention mask, float, shape (batch, 1, 1, tokens).
+            stride: compute the first of every so many rows.
             cls_only: compute the first row alone.
 
         Returns:
-            Float, shape (batch, tokens, dim), or (batch, 1, dim) with ``cls_only``.
+            Float, shape (batch, rows, dim): tokens / stride of them, rounded up, or one with ``cls_only``.
         """
-        queries = x[:, :1] if cls_only else x
+        queries = x[:, :1] if cls_only else _every(x, stride, 1)
         x = self.attention_norm(queries + self.dropout(self.attention(queries, x, bias)))
         out: Tensor = self.ffn_norm(x + self.dropout(self.ffn(x)))
         return out
@@ -226,14 +245,30 @@ class Encoder(Network):
         bias = attention_bias(attention_mask).to(x.dtype)  # torch computes nonsense for a mask of another type
         yield x
         for index, layer in enumerate(self.layers, start=1):
-            x = layer(x, bias, cls_only=self.head.first_row and index == len(self.layers))
+            stride = self.config.stride(index - 1)
+            x = layer(x, bias, stride=stride, cls_only=self.head.first_row and index == len(self.layers))
             yield x
+            bias = _every(bias, stride, 3)
 
     def set_dropout(self, probability: float) -> None:
         """Set the probability of every dropout in the model; it acts in training mode only."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability
+
+
+def _every(x: Tensor, stride: int, axis: int) -> Tensor:
+    """The first of every ``stride`` along an axis.
+
+    Where the length is known and divides, it is written so that XNNPACK runs it, which knows no slice with a step.
+    """
+    length = x.shape[axis]
+    if stride == 1:
+        return x
+    if isinstance(length, int) and length % stride == 0:
+        parts: Tensor = x.unflatten(axis, (-1, stride))  # type: ignore[no-untyped-call]
+        return parts.narrow(axis + 1, 0, 1).flatten(axis, axis + 1)
+    return x[(slice(None),) * axis + (slice(None, None, stride),)]
 
 
 def _head(config: EncoderConfig, word: nn.Embedding) -> Head:
@@ -261,9 +296,15 @@ def parameters(model: nn.Module) -> int:
 
 
 def linear_macs(config: EncoderConfig) -> int:
-    """Multiply-accumulates a token of the encoder's linear layers, every row of every layer counted.
+    """Multiply-accumulates a token of the encoder's linear layers, the last one's as if it computed every row.
 
-    4 * dim * heads * head_dim + 2 * dim * ffn, summed over layers. The products QK^T and AV are left out.
+    4 * dim * heads * head_dim + 2 * dim * ffn, summed over layers. Half of an attention's are for each row that it
+    reads, all others for each that is computed, see ``EncoderConfig.spacing``; the sum is rounded. QK^T and AV are left
+    out.
     """
-    attention = sum(4 * config.dim * heads * config.head_dim for heads in config.heads)
-    return attention + sum(2 * config.dim * width for width in config.ffn)
+    rows = pairwise(config.spacing())
+    macs = (
+        2 * config.dim * (heads * config.head_dim * (1 / read + 1 / made) + width / made)
+        for heads, width, (read, made) in zip(config.heads, config.ffn, rows, strict=True)
+    )
+    return round(sum(macs))

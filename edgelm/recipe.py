@@ -102,6 +102,8 @@ class Prune(Strict, frozen=True, kw_only=True):
         heads: keep this many attention heads in every layer.
         ffn: keep this many FFN neurons in every layer.
         layers: keep only these layers, counted from 0, or so many of them, the ones that score best.
+        strides: of each kept layer: of the rows that it reads, it computes the first of every so many, so that those
+            after it have fewer, and ``macs`` counts them so; the last one's is 1. It is for distillation to mend.
         by: the score that decides; see ``edgelm.compress.importance``.
         multiple_of: FFN widths are rounded to a multiple of this; if not given, to what the engines' kernels like on
             ``export.device``, or on this machine (``width_multiple`` of its profile).
@@ -113,6 +115,7 @@ class Prune(Strict, frozen=True, kw_only=True):
     heads: Positive | None = None
     ffn: Positive | None = None
     layers: Positive | tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    strides: tuple[Positive, ...] = ()
     by: Scores = "surgeon"
     multiple_of: Positive | None = None
     samples: Positive = 2048

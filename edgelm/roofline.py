@@ -9,8 +9,10 @@ prediction is the sum by the peaks of a device times the median of them, and its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -181,11 +183,13 @@ def work(config: EncoderConfig, precision: Precision, tokens: int) -> Iterator[t
     """
     int8 = precision == "int8-dynamic"
     last, first_row = len(config.heads) - 1, _reads_first_row(config)
-    for index, (heads, ffn) in enumerate(zip(config.heads, config.ffn, strict=True)):
-        rows, width = 1 if first_row and index == last else tokens, heads * config.head_dim
+    apart = pairwise(config.spacing())
+    for index, (heads, ffn, (read, made)) in enumerate(zip(config.heads, config.ffn, apart, strict=True)):
+        read, rows = math.ceil(tokens / read), 1 if first_row and index == last else math.ceil(tokens / made)
+        width = heads * config.head_dim
         if heads:
-            queries, keys = _linear(rows, config.dim, width, int8), _linear(tokens, config.dim, width, int8)
-            mixed = _mixed(rows, tokens, config.head_dim, heads)
+            queries, keys = _linear(rows, config.dim, width, int8), _linear(read, config.dim, width, int8)
+            mixed = _mixed(rows, read, config.head_dim, heads)
             yield queries, keys, keys, mixed, mixed, _linear(rows, width, config.dim, int8)
         if ffn:
             yield _linear(rows, config.dim, ffn, int8), _linear(rows, ffn, config.dim, int8)

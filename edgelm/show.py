@@ -83,8 +83,7 @@ def compressed(found: dict[str, Any], out: Path) -> None:
     zeros = found["compression"].get("sparsity")
     facts = [
         ("size", f"{before['parameters'] / 1e6:.2f} M parameters before, {after['parameters'] / 1e6:.2f} M after"),
-        ("heads", " ".join(map(str, after["heads"]))),
-        ("FFN", " ".join(map(str, after["ffn"]))),
+        *_widths(after["heads"], after["ffn"], after["strides"]),
         ("vocab", f"{after['vocab']} rows"),
         *([("zeros", f"{zeros['zeros'] / zeros['weights']:.1%} of {zeros['weights']} weights")] if zeros else []),
         *((name, f"{score['metric']} {score['value']:.4f} on {score['n']}") for name, score in scores.items() if score),
@@ -92,6 +91,12 @@ def compressed(found: dict[str, Any], out: Path) -> None:
     _facts(facts)
     budget(found["compression"].get("budget"))
     console.out.print(f"\n[bold]{out}[/bold]: edgelm export {out} --device NAME --out FILE")
+
+
+def _widths(heads: Sequence[int], ffn: Sequence[int], strides: Sequence[int]) -> list[tuple[str, str]]:
+    """Of each layer, as facts; of strides nothing where all rows are computed."""
+    found = [("heads", " ".join(map(str, heads)) or "unknown"), ("FFN", " ".join(map(str, ffn)) or "unknown")]
+    return [*found, ("strides", " ".join(map(str, strides)))] if strides else found
 
 
 def budget(found: dict[str, Any] | None) -> None:
@@ -117,8 +122,7 @@ def planned(found: dict[str, Any]) -> None:
     ]
     before, after = found["before"], found["after"]
     changes = [
-        ("heads", " ".join(map(str, after["heads"]))),
-        ("FFN", " ".join(map(str, after["ffn"]))),
+        *_widths(after["heads"], after["ffn"], after["strides"]),
         ("vocab", f"{before['vocab']} rows to {after['vocab']}"),
         ("MACs", f"{before['macs']:,} to {after['macs']:,} a token (/ {before['macs'] / max(1, after['macs']):.2f})"),
         ("size", f"{before['parameters'] / 1e6:.2f} M parameters to {after['parameters'] / 1e6:.2f} M"),
@@ -148,8 +152,7 @@ def inspected(bundle: Bundle) -> None:
             f"{model.parameters / 1e6:.1f} M parameters from {model.source}, dim {model.dim or 'unknown'}, "
             f"vocabulary {model.vocab}",
         ),
-        ("heads", " ".join(map(str, model.heads)) or "unknown"),
-        ("FFN", " ".join(map(str, model.ffn)) or "unknown"),
+        *_widths(model.heads, model.ffn, model.strides),
         ("limit", f"{manifest.max_tokens} tokens; longer texts are cut"),
     ]
     _facts(facts)

@@ -105,12 +105,14 @@ class _Attention(nn.Module):
     with zeros, since a shape that the graph computes would be computed on the CPU, also where all else is on a GPU.
     """
 
-    def __init__(self, trained: Any) -> None:
+    def __init__(self, trained: Any, stride: int) -> None:
         super().__init__()
+        self.stride = stride
         self.q, self.k, self.v, self.out, self.heads = trained.q, trained.k, trained.v, trained.out, trained.heads
 
     def forward(self, queries: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-        mask = bias if queries.shape[1] == 1 else bias + 0.0 * bias.squeeze(2).unsqueeze(3)
+        rows = bias if self.stride == 1 else bias[..., :: self.stride]
+        mask = bias if queries.shape[1] == 1 else bias + 0.0 * rows.squeeze(2).unsqueeze(3)
         q, k, v = self.q(queries), self.k(x), self.v(x)
         mixed = torch.onnx.ops.attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.heads)[0]
         out: Tensor = self.out(mixed)
@@ -120,9 +122,9 @@ class _Attention(nn.Module):
 def _twin(model: Encoder, limit: int) -> Encoder:
     """The same weights in a module that exports well; the model itself stays as it is."""
     twin = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()}).eval()
-    for layer in twin.layers:
+    for index, layer in enumerate(twin.layers):
         if layer.attention.heads:
-            setattr(layer, "attention", _Attention(layer.attention))  # noqa: B010 - it is not of the declared type
+            setattr(layer, "attention", _Attention(layer.attention, model.config.stride(index)))  # noqa: B010 - it is not of the declared type
     positions = nn.Embedding(limit, model.config.dim)
     positions.weight = nn.Parameter(model.embeddings.position.weight.detach()[:limit])
     twin.embeddings.position = positions

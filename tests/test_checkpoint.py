@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Dist
 
 from edgelm import checkpoint
 from edgelm.errors import CheckpointError
+from edgelm.recipe import Features
 
 
 def logits_of(model: torch.nn.Module, **inputs: torch.Tensor) -> torch.Tensor:
@@ -25,6 +26,26 @@ def test_a_compressed_checkpoint_comes_back_as_it_was_up_to_fp16(tmp_path: Path)
     assert back.tokenizer == tiny.tokenizer_json()
     for name, tensor in model.state_dict().items():
         assert torch.equal(back.model.state_dict()[name], tensor.half().float()), name
+
+
+def test_strides_come_back_too_and_transformers_is_not_offered_them(tmp_path: Path) -> None:
+    model = tiny.encoder(heads=(4, 4, 4), ffn=(16, 16, 16), strides=(1, 2, 1))
+    checkpoint.write(tmp_path, model, tiny.tokenizer_json())
+    back = checkpoint.read(tmp_path)
+    assert back.model.config == model.config
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "edgelm"
+    ids = tiny.ids(2, 9)
+    found, expected = (logits_of(m, input_ids=ids, attention_mask=torch.ones_like(ids)) for m in (back.model, model))
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+    with pytest.raises(CheckpointError, match="--pooling cls"):
+        checkpoint.read(tmp_path, Features(pooling="mean"))
+
+
+@pytest.mark.parametrize("strides", [[1, 2], [0, 1, 1], [1, 1, 2], ["two", 1, 1]])
+def test_strides_that_cannot_be_are_refused(strides: list[object], tmp_path: Path) -> None:
+    checkpoint.write(tmp_path, tiny.encoder(strides=(1, 2, 1)), tiny.tokenizer_json())
+    with pytest.raises(CheckpointError, match=r"config\.json is not complete"):
+        checkpoint.read(edit(tmp_path, strides=strides))
 
 
 def test_a_uniform_checkpoint_is_a_plain_distilbert_that_transformers_loads(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_the_last_layer_computes_only_the_cls_row_and_loses_nothing() -> None:
         torch.testing.assert_close(model(ids, mask), model.head(x, mask), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("strides", [(2, 1, 1), (1, 3, 1), (2, 2, 1)])
+def test_a_layer_with_a_stride_gives_the_rows_that_transformers_has_there(
+    strides: tuple[int, ...], tmp_path: Path
+) -> None:
+    folder = tiny.distilbert(tmp_path)
+    theirs = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    read = checkpoint.read(folder).model
+    ours = Encoder(replace(read.config, strides=strides)).eval()
+    ours.load_state_dict(read.state_dict())
+    ids, mask = padded()
+    with torch.no_grad():
+        x, seen = theirs.distilbert.embeddings(ids), mask
+        for layer, stride in zip(theirs.distilbert.transformer.layer, strides, strict=True):
+            bias = torch.where(seen == 1, 0.0, -torch.inf)[:, None, None, :].expand(-1, -1, x.shape[1], -1)
+            x, seen = layer(x, attention_mask=bias)[:, ::stride], seen[:, ::stride]
+        expected = theirs.classifier(theirs.pre_classifier(x[:, 0]).relu())
+        found = ours(ids, mask)
+        whole = read(ids, mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - whole).abs().max() > 1e-3  # the rows that are left out did say something
+
+
 def test_a_layer_may_lose_all_heads_or_all_neurons() -> None:
     model = tiny.encoder(heads=(0, 2, 0), ffn=(48, 0, 0))
     with torch.no_grad():
@@ -81,6 +104,13 @@ def test_macs_count_the_linear_layers(tmp_path: Path) -> None:
     model = checkpoint.read(tiny.distilbert(tmp_path)).model
     matrices = [p.numel() for name, p in model.named_parameters() if name.startswith("layers") and p.ndim == 2]
     assert linear_macs(model.config) == sum(matrices)
+
+
+def test_macs_count_the_rows_that_are_there() -> None:
+    whole, strided = (tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48), strides=s).config for s in ((), (1, 2, 1)))
+    attention, ffn = 4 * 32 * 32, 2 * 32 * 48
+    assert linear_macs(whole) == 3 * (attention + ffn)
+    assert linear_macs(strided) == attention + ffn + (3 / 4 * attention + ffn / 2) + (attention + ffn) / 2
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -39,10 +39,12 @@ def device(**changes: float) -> Device:
     return msgspec.structs.replace(devices.load("raspberry-pi-5"), name="board", figures=tuple(detect._measured(peak)))
 
 
-@pytest.mark.parametrize("tokens", [1, 16, 50])
-@pytest.mark.parametrize("task", get_args(TaskName))
-def test_the_products_are_those_that_torch_computes(task: TaskName, tokens: int) -> None:
-    config = replace(CONFIG, task=task)
+@pytest.mark.parametrize("tokens", [1, 16, 51])
+@pytest.mark.parametrize(
+    ("task", "strides"), [*((task, ()) for task in get_args(TaskName)), ("text-classification", (2, 3, 1))]
+)
+def test_the_products_are_those_that_torch_computes(task: TaskName, strides: tuple[int, ...], tokens: int) -> None:
+    config = replace(CONFIG, task=task, strides=strides)
     model, ids = Encoder(config).eval(), torch.zeros(1, tokens, dtype=torch.int32)
     with (
         FlopCounterMode(display=False) as counter,

@@ -175,7 +175,9 @@ def saved(kind: str, task: str, folder: Path, content: bytes | None = None, **ch
     return folder
 
 
-def encoder(heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 32)) -> Encoder:
+def encoder(
+    heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 32), strides: tuple[int, ...] = ()
+) -> Encoder:
     """A random encoder of ours with widths of its own in every layer."""
     import torch
 
@@ -183,7 +185,14 @@ def encoder(heads: tuple[int, ...] = (4, 2, 3), ffn: tuple[int, ...] = (48, 16, 
 
     torch.manual_seed(0)
     config = EncoderConfig(
-        vocab_size=vocab_size(), dim=32, head_dim=8, heads=heads, ffn=ffn, max_positions=64, labels=LABELS
+        vocab_size=vocab_size(),
+        dim=32,
+        head_dim=8,
+        heads=heads,
+        ffn=ffn,
+        max_positions=64,
+        labels=LABELS,
+        strides=strides,
     )
     model = Encoder(config)
     with torch.no_grad():

@@ -170,14 +170,14 @@ def _options(limits: Limits, table: Table, scores: Importance, shape: EncoderCon
     """Of each sublayer in turn: attention and FFN of the first layer, then of the second, and so on."""
     units = [s for pair in zip(scores.heads, scores.ffn, strict=True) for s in pair]
     found = []
-    for (kind, most), one in zip(sublayers(shape), units, strict=True):
-        step = 1 if kind.endswith("attention") else multiple
-        widths = np.unique([*range(0, most, step), most])
+    for sublayer, one in zip(sublayers(shape), units, strict=True):
+        step = 1 if sublayer.kind.endswith("attention") else multiple
+        widths = np.unique([*range(0, sublayer.units, step), sublayer.units])
         costs = []
         if limits.ms is not None:
-            costs.append(table.ms(kind, widths, limits.tokens))
+            costs.append(table.sublayer_ms(sublayer, widths, limits.tokens))
         if limits.bytes is not None:
-            costs.append(table.bytes(kind, widths))
+            costs.append(table.bytes(sublayer.kind, widths))
         found.append(Options(widths, _lost(one)[widths], tuple(costs)))
     return found
 

@@ -104,7 +104,7 @@ def distill(
     if (dev is None) != (config.patience is None):
         raise ValueError("dev and config.patience go together: expected both or neither")
     here = world()
-    truth = answers(teacher.to(here.device), rows, teacher_rows, layers, config)
+    truth = answers(teacher.to(here.device), rows, teacher_rows, layers, student.config.spacing(), config)
     here.same_(student.to(here.device))
     student.train().requires_grad_(True).set_dropout(config.dropout)
     student.embeddings.word.requires_grad_(config.embeddings)

@@ -8,9 +8,11 @@ section 3.2]. ``tabulate`` measures it. The table also says what a width costs i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,12 +25,44 @@ from edgelm.model import EncoderConfig
 from edgelm.runtimes.cache import cache_folder, key, recall, remember
 from edgelm.schema import Strict, decode
 
-__all__ = ["Fixed", "Kind", "Point", "Subject", "Table", "cached", "keep", "position_rows", "read", "sublayers"]
+__all__ = [
+    "Fixed",
+    "Kind",
+    "Point",
+    "Subject",
+    "Sublayer",
+    "Table",
+    "cached",
+    "keep",
+    "position_rows",
+    "read",
+    "sublayers",
+]
 
 Kind = Literal["attention", "ffn", "last_attention", "last_ffn"]
 """A sublayer. Those of the last layer are kinds of their own: it computes the [CLS] row alone."""
 
 Positive = Annotated[int, Meta(ge=1)]
+
+
+_ORDINARY: tuple[Kind, Kind] = ("attention", "ffn")
+_LAST: tuple[Kind, Kind] = ("last_attention", "last_ffn")
+
+
+class Sublayer(NamedTuple):
+    """A sublayer of an encoder.
+
+    Attributes:
+        kind: what it is.
+        units: heads or neurons.
+        read: how many tokens apart the rows are that it reads.
+        made: the same of those that it computes.
+    """
+
+    kind: Kind
+    units: int
+    read: int
+    made: int
 
 
 class Subject(Strict, frozen=True, kw_only=True):
@@ -135,20 +169,31 @@ class Table(Strict, frozen=True, kw_only=True):
         more = (vocab - self.fixed.vocab) * self.fixed.row_bytes
         return self.fixed.bytes + more + (positions - self.fixed.positions) * 4 * self.subject.dim
 
+    def sublayer_ms(self, one: Sublayer, units: NDArray[np.int64], tokens: int) -> NDArray[np.float64]:
+        """The same in an encoder: half of what it does is for the rows that it reads, half for those it computes."""
+        halves = [self.ms(one.kind, units, math.ceil(tokens / apart)) for apart in (one.read, one.made)]
+        found: NDArray[np.float64] = np.mean(halves, 0)
+        return found
+
     def predict_ms(self, shape: EncoderConfig, tokens: int) -> float:
         """Latency of an encoder of this shape, in milliseconds."""
         return self.fixed_ms(tokens) + sum(
-            float(self.ms(kind, np.array([units]), tokens)[0]) for kind, units in sublayers(shape)
+            float(self.sublayer_ms(one, np.array([one.units]), tokens)[0]) for one in sublayers(shape)
         )
 
     def predict_bytes(self, shape: EncoderConfig, positions: int) -> float:
         """Size of its artifact, with so many rows of position embeddings; see ``position_rows``."""
         return self.fixed_bytes(shape.vocab_size, positions) + sum(
-            float(self.bytes(kind, np.array([units]))[0]) for kind, units in sublayers(shape)
+            float(self.bytes(one.kind, np.array([one.units]))[0]) for one in sublayers(shape)
         )
 
     def _at(self, ms: tuple[float, ...], tokens: int) -> float:
-        return float(np.interp(tokens, self.subject.lengths, ms))
+        """At a length; shorter than all, it is on the line through the two shortest, but not below 0."""
+        lengths = self.subject.lengths
+        if tokens < lengths[0] and len(lengths) > 1:
+            slope = (ms[1] - ms[0]) / (lengths[1] - lengths[0])
+            return max(0.0, ms[0] + slope * (tokens - lengths[0]))
+        return float(np.interp(tokens, lengths, ms))
 
 
 def _between(points: Sequence[Point], values: NDArray[np.float64], units: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -163,14 +208,14 @@ def _between(points: Sequence[Point], values: NDArray[np.float64], units: NDArra
     return found
 
 
-def sublayers(shape: EncoderConfig) -> list[tuple[Kind, int]]:
-    """Kind and units of each sublayer of an encoder, in the order they run."""
+def sublayers(shape: EncoderConfig) -> list[Sublayer]:
+    """The sublayers of an encoder, in the order they run."""
     last = len(shape.heads) - 1
-    found: list[tuple[Kind, int]] = []
-    for index, (heads, ffn) in enumerate(zip(shape.heads, shape.ffn, strict=True)):
-        found += (
-            [("last_attention", heads), ("last_ffn", ffn)] if index == last else [("attention", heads), ("ffn", ffn)]
-        )
+    rows = pairwise(shape.spacing())
+    found: list[Sublayer] = []
+    for index, (heads, ffn, (read, made)) in enumerate(zip(shape.heads, shape.ffn, rows, strict=True)):
+        attention, neurons = _LAST if index == last else _ORDINARY
+        found += (Sublayer(attention, heads, read, made), Sublayer(neurons, ffn, made, made))
     return found
 
 

@@ -30,28 +30,45 @@ Rows = Sequence[NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
+class States:
+    """The original's hidden states in one place, in the rows that the student has there, one text after the other.
+
+    Attributes:
+        first: where a text's rows begin: int64, shape (texts,).
+        values: bfloat16, which halves what they take, shape (rows of all texts, dim).
+    """
+
+    first: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
 class Answers:
     """Of the original, to texts of any lengths; on the CPU, wherever it was run.
 
     Attributes:
         logits: float32, shape (texts, classes).
-        first: where a text's tokens begin in ``states``: int64, shape (texts,).
-        states: hidden states that the student's are compared with, one text after the other: bfloat16, which halves
-            what they take, shape (tokens of all texts, student layers, dim): the embeddings' output and that of every
-            layer but the last. None where the loss has no use for them.
+        states: what the student's are compared with: after the embeddings, and after each of its layers but the last.
+            None where the loss has no use for them.
         last: [CLS] after the last layer, float32, shape (texts, dim).
         aligned: whether both tokenizers cut the text into as many pieces: bool, shape (texts,).
     """
 
     logits: Tensor
-    first: Tensor
-    states: Tensor | None
+    states: tuple[States, ...] | None
     last: Tensor
     aligned: Tensor
 
 
 @torch.no_grad()
-def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int, ...], config: Distill) -> Answers:
+def answers(
+    teacher: Encoder,
+    rows: Rows,
+    teacher_rows: Rows,
+    layers: tuple[int, ...],
+    spacing: tuple[int, ...],
+    config: Distill,
+) -> Answers:
     """Run the original once over all texts.
 
     A student layer answers for its own teacher layer and for the dropped ones after it (see ``reconstruct``).
@@ -61,6 +78,7 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
         rows: token ids of the texts, as the student's tokenizer cuts them.
         teacher_rows: of the same texts, as the original's does.
         layers: for each of the student's layers, its index in the teacher.
+        spacing: the student's, see ``EncoderConfig.spacing``.
         config: texts a batch, and whether the states are needed.
 
     Raises:
@@ -70,12 +88,11 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
     device = teacher.embeddings.word.weight.device
     ends = [0, *layers[1:]]  # the state after the embeddings, and before each kept layer but the first
     lengths = torch.tensor([len(row) for row in teacher_rows])
-    first = lengths.cumsum(0) - lengths
     with fitting(f"distill: the hidden states of {len(rows)} texts", "give fewer texts, or set distill.hidden = 0"):
         logits = torch.zeros(len(rows), len(teacher.config.labels))
         last = torch.zeros(len(rows), teacher.config.dim)
-        size = (int(lengths.sum()), len(ends), teacher.config.dim)
-        states = torch.zeros(size, dtype=torch.bfloat16) if config.hidden else None
+        counts = [(lengths + apart - 1) // apart for apart in spacing[: len(ends)]]
+        states = tuple(_room(count, teacher.config.dim) for count in counts) if config.hidden else None
     for batch in by_length(teacher_rows, config.batch):
         with batch_fitting(len(batch), len(teacher_rows[batch[0]])):
             input_ids = torch.from_numpy(np.stack([teacher_rows[i] for i in batch])).long().to(device)
@@ -83,12 +100,18 @@ def answers(teacher: Encoder, rows: Rows, teacher_rows: Rows, layers: tuple[int,
             hidden = list(teacher.hidden_states(input_ids, mask))
             logits[batch], last[batch] = teacher.head(hidden[-1], mask).cpu(), hidden[-1][:, 0].cpu()
             if states is not None:
-                where = first[batch][:, None] + torch.arange(input_ids.shape[1])
-                states[where] = torch.stack([hidden[end] for end in ends], 2).bfloat16().cpu()
+                for end, apart, kept in zip(ends, spacing, states, strict=False):
+                    taken = hidden[end][:, ::apart]
+                    kept.values[kept.first[batch][:, None] + torch.arange(taken.shape[1])] = taken.bfloat16().cpu()
     if not logits.isfinite().all() or not last.isfinite().all():
         raise CheckpointError("distill: expected numbers as answers of the original, found NaN or infinity: mend it")
     aligned = torch.tensor([len(ours) == len(theirs) for ours, theirs in zip(rows, teacher_rows, strict=True)])
-    return Answers(logits, first, states, last, aligned)
+    return Answers(logits, states, last, aligned)
+
+
+def _room(rows: Tensor, dim: int) -> States:
+    """For so many rows of each text."""
+    return States(rows.cumsum(0) - rows, torch.zeros(int(rows.sum()), dim, dtype=torch.bfloat16))
 
 
 def batch_fitting(texts: int, tokens: int) -> AbstractContextManager[None]:
@@ -128,13 +151,19 @@ def loss(
 
 
 def _states(hidden: Sequence[Tensor], texts: NDArray[np.int64], truth: Answers) -> Tensor:
-    """The distance of the states before the last one, summed over layers: the mean over the tokens that compare."""
+    """The distance of the states before the last one, summed over layers."""
     assert truth.states is not None
-    tokens = torch.arange(hidden[0].shape[1])
-    compare = truth.aligned[texts][:, None] | (tokens == 0)
-    where = (truth.first[texts][:, None] + tokens)[compare]
-    ours = torch.stack([state[compare.to(state.device)] for state in hidden], 1).float()
-    return _distance(ours, truth.states[where].to(ours.device).float()).mean(0).sum()
+    return torch.stack(
+        [_apart(*pair, texts, truth.aligned[texts]) for pair in zip(hidden, truth.states, strict=True)]
+    ).sum()
+
+
+def _apart(ours: Tensor, theirs: States, texts: NDArray[np.int64], aligned: Tensor) -> Tensor:
+    """The distance in one place: the mean over the rows that compare."""
+    rows = torch.arange(ours.shape[1])
+    compare = aligned[:, None] | (rows == 0)
+    where = (theirs.first[texts][:, None] + rows)[compare]
+    return _distance(ours[compare.to(ours.device)].float(), theirs.values[where].to(ours.device).float()).mean()
 
 
 def _distance(ours: Tensor, theirs: Tensor) -> Tensor:

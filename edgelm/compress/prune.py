@@ -53,11 +53,13 @@ class Scored:
         rows: token ids of the calibration texts that were taken.
         scores: of all layers.
         layers: to keep.
+        strides: of them; see ``EncoderConfig``.
     """
 
     rows: list[NDArray[np.int32]]
     scores: Importance
     layers: tuple[int, ...]
+    strides: tuple[int, ...]
 
     def kept(self) -> Importance:
         """The scores of the kept layers alone."""
@@ -102,7 +104,7 @@ def planned(
 ) -> EncoderConfig:
     """The shape that ``prune`` would leave; nothing is removed. Arguments as there; each text counts once."""
     scored = score(model, config, rows, gold, choose=choose, progress=progress)
-    shape = _shape(model.config, scored.layers)
+    shape = _shape(model.config, scored.layers, scored.strides)
     chosen = (choose or _chosen(model.config, config))(shape, scored.kept())
     return replace(shape, heads=chosen.heads, ffn=chosen.ffn)
 
@@ -121,14 +123,14 @@ def score(
     taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
     rows, gold = [rows[i] for i in taken], gold[taken] if gold is not None else None
     scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
-    return Scored(rows, scores, _layers(model.config, config, scores))
+    return Scored(rows, scores, _layers(model.config, config, scores), config.strides)
 
 
 def cut(
     model: Encoder, scored: Scored, choose: Choose, *, progress: Advance | None = None
 ) -> tuple[Encoder, PruneReport]:
     """The second half of ``prune``: remove what is worth least, and fit what is left; each text counts once."""
-    pruned, scores = _kept_layers(model, scored.layers), scored.kept()
+    pruned, scores = _kept_layers(model, scored.layers, scored.strides), scored.kept()
     pruned = _remove(pruned, scores, choose(pruned.config, scores))
     reconstruct(model, pruned, scored.layers, scored.rows, progress=progress)
     report = PruneReport(
@@ -155,6 +157,13 @@ def _check(shape: EncoderConfig, config: Prune, choose: Choose | None) -> None:
     for name, wanted, have in (("heads", config.heads, shape.heads), ("ffn", config.ffn, shape.ffn)):
         if wanted is not None and wanted > min(have):
             raise RecipeError(f"prune.{name}: {wanted} is more than the model has ({min(have)})")
+    named = config.layers if config.layers is not None else len(shape.heads)
+    layers = named if isinstance(named, int) else len(set(named))
+    if config.strides and (len(config.strides) != layers or config.strides[-1] != 1):
+        raise RecipeError(
+            f"prune.strides: expected one for each of the {layers} layers that are kept, the last one 1, "
+            f"found {list(config.strides)}"
+        )
 
 
 def _layers(shape: EncoderConfig, config: Prune, scores: Importance) -> tuple[int, ...]:
@@ -186,15 +195,15 @@ def _top(scores: Tensor, count: int) -> Tensor:
     return torch.argsort(scores, descending=True, stable=True)[:count].sort().values
 
 
-def _shape(config: EncoderConfig, layers: tuple[int, ...]) -> EncoderConfig:
+def _shape(config: EncoderConfig, layers: tuple[int, ...], strides: tuple[int, ...]) -> EncoderConfig:
     """With these layers alone."""
     heads, ffn = (tuple(widths[i] for i in layers) for widths in (config.heads, config.ffn))
-    return replace(config, heads=heads, ffn=ffn)
+    return replace(config, heads=heads, ffn=ffn, strides=strides)
 
 
-def _kept_layers(model: Encoder, layers: tuple[int, ...]) -> Encoder:
+def _kept_layers(model: Encoder, layers: tuple[int, ...], strides: tuple[int, ...]) -> Encoder:
     """A copy with these layers alone."""
-    shape = _shape(model.config, layers)
+    shape = _shape(model.config, layers, strides)
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("layers.")}
     for new, old in enumerate(layers):
         state |= {f"layers.{new}.{name}": tensor for name, tensor in model.layers[old].state_dict().items()}

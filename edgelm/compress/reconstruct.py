@@ -51,6 +51,7 @@ def reconstruct(
     biases = [attention_bias(torch.ones_like(batch)) for batch in ids]
     truth = [dense.embeddings(batch) for batch in ids]
     ours = [pruned.embeddings(batch) for batch in ids]
+    masks = biases
     share = len(rows) / len(layers)
     for new, old in enumerate(layers):
         following = layers[new + 1] if new + 1 < len(layers) else len(dense.layers)
@@ -61,7 +62,10 @@ def reconstruct(
             skipped, truth = _through(dense.layers[index], truth, biases)
             ffn_sums = [s.ffn for s in skipped]
         layer.ffn_norm.load_state_dict(dense.layers[following - 1].ffn_norm.state_dict())
-        ours = _fit_layer(layer, ours, biases, [s.attention for s in attention_sums], ffn_sums)
+        stride, apart = pruned.config.stride(new), pruned.config.spacing()[new + 1]
+        wanted = [s.attention[:, ::apart] for s in attention_sums], [s[:, ::apart] for s in ffn_sums]
+        ours = _fit_layer(layer, [*zip([x[:, ::stride] for x in ours], ours, masks, strict=True)], *wanted)
+        masks = [mask[..., ::stride] for mask in masks]
         if progress:
             progress(round((new + 1) * share) - round(new * share))
 
@@ -87,12 +91,19 @@ def _through(layer: Layer, xs: list[Tensor], biases: list[Tensor]) -> tuple[list
 
 
 def _fit_layer(
-    layer: Layer, xs: list[Tensor], biases: list[Tensor], attention_sums: list[Tensor], ffn_sums: list[Tensor]
+    layer: Layer, given: list[tuple[Tensor, Tensor, Tensor]], attention_sums: list[Tensor], ffn_sums: list[Tensor]
 ) -> list[Tensor]:
-    """Fit both sublayers to the dense sums and return the layer's outputs."""
-    mixed = [layer.attention.mix(x, x, b) if layer.attention.heads else None for x, b in zip(xs, biases, strict=True)]
-    _fit(layer.attention.out, mixed, [t - x for t, x in zip(attention_sums, xs, strict=True)])
-    hs = [layer.attention_norm(x + layer.attention(x, x, b)) for x, b in zip(xs, biases, strict=True)]
+    """Fit both sublayers to the dense sums and return the layer's outputs.
+
+    Args:
+        layer: of the pruned encoder.
+        given: of each batch the rows to compute, the rows to read, and the mask of these.
+        attention_sums: what the rows should be before the attention's LayerNorm.
+        ffn_sums: the same before that of the FFN.
+    """
+    mixed = [layer.attention.mix(*one) if layer.attention.heads else None for one in given]
+    _fit(layer.attention.out, mixed, [t - queries for t, (queries, _, _) in zip(attention_sums, given, strict=True)])
+    hs = [layer.attention_norm(one[0] + layer.attention(*one)) for one in given]
     neurons = [layer.ffn.neurons(h) if layer.ffn.width else None for h in hs]
     _fit(layer.ffn.down, neurons, [t - h for t, h in zip(ffn_sums, hs, strict=True)])
     return [layer.ffn_norm(h + layer.ffn(h)) for h in hs]

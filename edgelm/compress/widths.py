@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgelm.compress.importance import Importance
 from edgelm.model import EncoderConfig
@@ -50,7 +51,9 @@ def for_macs(macs: float, multiple: int) -> Choose:
     """
 
     def choose(shape: EncoderConfig, scores: Importance) -> Widths:
-        heads, ffn = _greedy(scores, 4 * shape.dim * shape.head_dim, 2 * shape.dim, macs)
+        rows = [*pairwise(shape.spacing())]
+        head = [2 * shape.dim * shape.head_dim * (1 / read + 1 / made) for read, made in rows]
+        heads, ffn = _greedy(scores, head, [2 * shape.dim / made for _, made in rows], macs)
         ffn = [_rounded(n, multiple, len(s)) for n, s in zip(ffn, scores.ffn, strict=True)]
         return Widths(tuple(heads), tuple(ffn))
 
@@ -62,10 +65,12 @@ def _rounded(width: int, multiple: int, most: int) -> int:
     return min(most, round(width / multiple) * multiple)
 
 
-def _greedy(scores: Importance, head_macs: int, neuron_macs: int, budget: float) -> tuple[list[int], list[int]]:
+def _greedy(
+    scores: Importance, head_macs: Sequence[float], neuron_macs: Sequence[float], budget: float
+) -> tuple[list[int], list[int]]:
     """How many heads and neurons of each layer are among the best by score per MAC that fit into the budget."""
-    units = [(float(s) / head_macs, head_macs, 0, i) for i, layer in enumerate(scores.heads) for s in layer]
-    units += [(float(s) / neuron_macs, neuron_macs, 1, i) for i, layer in enumerate(scores.ffn) for s in layer]
+    units = [(float(s) / head_macs[i], head_macs[i], 0, i) for i, layer in enumerate(scores.heads) for s in layer]
+    units += [(float(s) / neuron_macs[i], neuron_macs[i], 1, i) for i, layer in enumerate(scores.ffn) for s in layer]
     counts = ([0] * len(scores.heads), [0] * len(scores.ffn))
     for _, macs, kind, layer in sorted(units, reverse=True):
         if macs <= budget:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from edgelm import compression, recipe
 from edgelm.compress.distill import Dev, DistillReport, distill, steps
+from edgelm.compress.losses import answers, loss
 from edgelm.compress.prune import prune
 from edgelm.compress.state import State
 from edgelm.errors import CheckpointError, RecipeError
@@ -41,6 +43,25 @@ def test_the_student_comes_nearer_to_the_teacher_on_texts_it_has_not_seen() -> N
     after, report = distill(student(), TEACHER, Distill(epochs=24, lr=3e-3, dropout=0.0), ROWS, ROWS, (0, 2))
     assert divergence(after) < 0.7 * divergence(before)
     assert report.loss_end < report.loss_start
+
+
+def test_a_student_with_strides_is_compared_in_the_rows_that_it_has() -> None:
+    strided = replace(TEACHER.config, strides=(1, 2, 1))
+    same = Encoder(strided)
+    same.load_state_dict(TEACHER.state_dict())
+    config = Distill(hidden=1.0, temperature=1.0)
+    truth = answers(TEACHER, ROWS, ROWS, (0, 1, 2), strided.spacing(), config)
+    texts = np.flatnonzero([len(row) == 9 for row in ROWS])
+    ids = torch.from_numpy(np.stack([ROWS[i] for i in texts])).long()
+    with torch.no_grad():
+        ours, theirs = ([*m.hidden_states(ids, torch.ones_like(ids))] for m in (same, TEACHER))
+        found = loss(same, ids, texts, truth, config, bf16=False)
+        logits = [m.head(h[-1], torch.ones_like(ids)).log_softmax(-1) for m, h in ((same, ours), (TEACHER, theirs))]
+    assert torch.equal(ours[1], theirs[1])  # up to the stride nothing is lost
+    pairs = [(ours[0], theirs[0]), (ours[1], theirs[1]), (ours[2], theirs[2][:, ::2]), (ours[3], theirs[3][:, :1])]
+    apart = [((a - b).square().mean(-1) / b.square().mean(-1)).mean() for a, b in pairs]
+    divergence = (logits[1].exp() * (logits[1] - logits[0])).sum(-1).mean()
+    assert float(found) == pytest.approx(float(divergence + sum(apart) / 4), rel=0.02)  # theirs are kept in bfloat16
 
 
 def test_the_seed_decides() -> None:

@@ -20,6 +20,15 @@ def test_an_encoder_costs_the_sum_of_its_sublayers() -> None:
     assert made().predict_ms(SHAPE, 16) == pytest.approx(expected)
 
 
+def test_a_sublayer_costs_what_it_does_at_the_rows_that_it_has() -> None:
+    strided = replace(SHAPE, strides=(1, 2, 1))  # attention 1 reads 16 rows and computes 8, what follows has 8
+    expected = 2.0 + 2 * (0.1 + 4 + 0.1 + 4.8) + 1.5 * (0.1 + 1) + 0.1 + (0.9 + 0.48)
+    assert made().predict_ms(strided, 16) == pytest.approx(expected)
+    halves = replace(SHAPE, strides=(4, 1, 1))  # 4 rows are fewer than any that were measured
+    expected = 2.0 + 1.25 * (0.1 + 4) + 0.5 * (0.1 + 4.8 + 0.1 + 1 + 0.1 + 0.9 + 0.48)
+    assert made().predict_ms(halves, 16) == pytest.approx(expected)
+
+
 def test_between_widths_and_lengths_it_is_linear() -> None:
     table = made()
     ours = table.ms("ffn", np.array([0, 6, 12, 30]), 12)

@@ -67,6 +67,23 @@ def test_nothing_removed_changes_nothing() -> None:
     torch.testing.assert_close(logits(same), logits(dense), atol=1e-5, rtol=0)
 
 
+def test_strides_take_rows_that_count_and_leave_more_of_the_widths() -> None:
+    dense = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48))
+    whole, strided = (prune(dense, Prune(macs=3.0, strides=s), ROWS, GOLD) for s in ((), (1, 2, 1)))
+    assert strided[0].config.strides == (1, 2, 1)
+    assert sum(strided[1].ffn) > sum(whole[1].ffn)
+    assert all(report.macs == pytest.approx(3.0, rel=0.15) for _, report in (whole, strided))
+
+
+def test_fitting_knows_which_rows_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, config = tiny.encoder(heads=(4, 4, 4), ffn=(48, 48, 48)), Prune(macs=1.5, strides=(2, 1, 1))
+    fitted, _ = prune(dense, config, ROWS, GOLD)
+    monkeypatch.setattr("edgelm.compress.prune.reconstruct", lambda *_, **__: None)
+    plain, _ = prune(dense, config, ROWS, GOLD)
+    truth = logits(dense)
+    assert (logits(fitted) - truth).square().mean() < 0.8 * (logits(plain) - truth).square().mean()
+
+
 def test_layers_can_be_dropped() -> None:
     pruned, report = prune(tiny.encoder(), Prune(layers=(0, 2)), ROWS, GOLD)
     assert report.layers == (0, 2)
@@ -104,6 +121,9 @@ def test_the_seed_decides() -> None:
         (Prune(heads=3), "more than the model has"),
         (Prune(layers=()), "indices"),
         (Prune(layers=4), "found 4"),
+        (Prune(macs=2.0, strides=(2, 1)), "each of the 3 layers"),
+        (Prune(macs=2.0, layers=2, strides=(1, 2, 1)), "each of the 2 layers"),
+        (Prune(macs=2.0, strides=(1, 1, 2)), "the last one 1"),
     ],
 )
 def test_a_config_that_cannot_be_done_is_refused(config: Prune, words: str) -> None:
