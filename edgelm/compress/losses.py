@@ -24,7 +24,7 @@ from edgelm.errors import CheckpointError
 from edgelm.model import Encoder
 from edgelm.recipe import Distill
 
-__all__ = ["Answers", "answers", "batch_fitting", "loss"]
+__all__ = ["Answers", "States", "answers", "batch_fitting", "loss"]
 
 Rows = Sequence[NDArray[np.int32]]
 
