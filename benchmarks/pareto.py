@@ -101,7 +101,7 @@ def _elsewhere(rows: list[dict[str, Any]]) -> tuple[str, ...]:
     isa = ", ".join(others[0]["machine"]["isa"])
     names = ", ".join(f"{NAMES[row['task']]} {row['recipe']}" for row in others)
     return (
-        f"\\* {names}: measured again, with ONNX weights of 7 bits, on an {others[0]['machine']['cpu']} with",
+        f"\\* {names}: measured later, with ONNX weights of 7 bits, on an {others[0]['machine']['cpu']} with",
         f"{isa} and no VNNI. Its p50 does not compare with the others and is not in the",
         "picture; how much faster it is than the unpruned artifact was measured there in turns, as always.",
         "",
