@@ -26,7 +26,7 @@ Artifacts = dict[tuple[str, Precision], bytes]
 
 @pytest.fixture(scope="session")
 def model() -> Encoder:
-    """Different widths and strides, a layer without heads, a layer without neurons, and a large vocabulary."""
+    """Different widths in every layer, a layer without heads, a layer without neurons, and a large vocabulary."""
     torch.manual_seed(0)
     config = EncoderConfig(
         vocab_size=20_000,
@@ -36,7 +36,6 @@ def model() -> Encoder:
         ffn=(96, 32, 0),
         max_positions=80,
         labels=("a", "b", "c"),
-        strides=(2, 2, 1),
     )
     made = Encoder(config)
     with torch.no_grad():
