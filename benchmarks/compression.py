@@ -91,7 +91,7 @@ class Task:
 def main() -> None:
     """Compress what is asked for, or what is not yet there; then measure everything that is."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/ and clinc150/")
+    arguments.add_argument("--data", type=Path, required=True, help="folder with sst2/, clinc150/ and imdb/")
     arguments.add_argument("--models", type=Path, required=True, help="folder with the teachers")
     arguments.add_argument("--work", type=Path, default=ROOT / "build" / "compression", help="for what is compressed")
     arguments.add_argument("--only", nargs="*", help="TASK/RECIPE: do these alone, and again")

@@ -103,7 +103,7 @@ class Prune(Strict, frozen=True, kw_only=True):
         ffn: keep this many FFN neurons in every layer.
         layers: keep only these layers, counted from 0, or so many of them, the ones that score best.
         strides: of each kept layer: of the rows that it reads, it computes the first of every so many, so that those
-            after it have fewer, and ``macs`` counts them so; the last one's is 1. It is for distillation to mend.
+            after it have fewer, and ``macs`` counts them so; the last one's is 1. If not given, all compute all.
         by: the score that decides; see ``edgelm.compress.importance``.
         multiple_of: FFN widths are rounded to a multiple of this; if not given, to what the engines' kernels like on
             ``export.device``, or on this machine (``width_multiple`` of its profile).
@@ -115,7 +115,7 @@ class Prune(Strict, frozen=True, kw_only=True):
     heads: Positive | None = None
     ffn: Positive | None = None
     layers: Positive | tuple[Annotated[int, Meta(ge=0)], ...] | None = None
-    strides: tuple[Positive, ...] = ()
+    strides: tuple[Positive, ...] | None = None
     by: Scores = "surgeon"
     multiple_of: Positive | None = None
     samples: Positive = 2048

@@ -9,8 +9,9 @@ import pytest
 import tiny
 from tokenizers import Tokenizer
 
-from edgelm import compression, devices, recipe
-from edgelm.errors import DataError
+from edgelm import checkpoint, compression, devices, recipe
+from edgelm.errors import DataError, RecipeError
+from edgelm.model import linear_macs
 
 TOKENIZER = Tokenizer.from_str(tiny.tokenizer_json().decode())
 
@@ -67,6 +68,23 @@ def test_texts_that_are_too_short_are_left_out(train: Path, tiny_checkpoint: Pat
     assert told(5) == sum(length >= 5 for length in rows) < len(rows)
     with pytest.raises(DataError, match=r"data\.min_tokens"):
         told(10_000)
+
+
+def test_strides_are_planned_and_pruned_written_and_told_and_not_taken_twice(
+    train: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    located = recipe.of(data={"train": str(train)}, prune={"macs": 1.5, "strides": [1, 2, 1]}, distill={"epochs": 1})
+    located = located.with_model(str(tiny_checkpoint))
+    planned, done = compression.plan(located), compression.compress(located)
+    assert planned["after"]["strides"] == done.model.config.strides == (1, 2, 1)
+    assert planned["after"]["macs"] == linear_macs(done.model.config)
+    compression.save(done, tmp_path / "small")
+    assert compression.summary(done, located)["model"]["strides"] == (1, 2, 1)
+    assert checkpoint.read(tmp_path / "small").model.config.strides == (1, 2, 1)
+    again = recipe.of(data={"train": str(train)}, prune={"macs": 1.5}).with_model(str(tmp_path / "small"))
+    for command in (compression.plan, compression.compress):
+        with pytest.raises(RecipeError, match="its layers have strides already: compress what it was made of"):
+            command(again)
 
 
 def test_a_plan_names_every_step_in_its_order(train: Path, tiny_checkpoint: Path) -> None:

@@ -123,7 +123,7 @@ def score(
     taken = np.random.default_rng(config.seed).permutation(len(rows))[: config.samples]
     rows, gold = [rows[i] for i in taken], gold[taken] if gold is not None else None
     scores = importance(model, config.by, rows, gold, seed=config.seed, progress=progress)
-    return Scored(rows, scores, _layers(model.config, config, scores), config.strides)
+    return Scored(rows, scores, _layers(model.config, config, scores), config.strides or ())
 
 
 def cut(
